@@ -1,0 +1,50 @@
+# Everything a person or a build runs. Needs python3 >= 3.11 and GNU make, nothing else.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+STAMP := .venv/.setup-stamp
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test check bench schemas lint types clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## make .venv from uv.lock (needs only python3 >= 3.11)
+	@:
+
+$(STAMP): pyproject.toml uv.lock scripts/setup
+	@scripts/setup
+	@touch $@
+
+demo: setup ## the whole story on real Kafka and PostgreSQL (ARGS=--keep leaves it running)
+	@$(BIN)/faregate demo $(ARGS)
+
+test: setup ## the whole suite, real Kafka and PostgreSQL included (PYTEST_ARGS="-k dlq")
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup lint types ## the inner loop: lint, types, and the tests that need no servers
+	$(BIN)/pytest -q -m "not stack and not faults" $(PYTEST_ARGS) tests/unit tests/contracts tests/tidy
+
+bench: setup ## measure, write .bench/latest.json, compare with bench/baseline.json
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+schemas: setup ## write schemas/ again from the event models
+	@$(BIN)/python -m faregate.events.schemagen
+
+lint: setup ## ruff (rules and format) and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup ## mypy --strict over every part and the tests
+	$(BIN)/mypy --strict
+
+clean: ## remove caches and build output (keeps .venv and the embedded servers' data)
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./.venv -prune -o -path ./.uv -prune -o -name __pycache__ -type d -exec rm -rf {} +

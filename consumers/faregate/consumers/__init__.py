@@ -1,0 +1,1 @@
+"""What reacts: consumers that turn events into decisions, and the relay that announces them."""

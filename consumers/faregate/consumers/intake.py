@@ -1,0 +1,129 @@
+"""From a Kafka record to a command: decode, validate, and name it by keyed hashes.
+
+Everything here is done before any lock is taken (rule 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from faregate.events import (
+    Event,
+    EventData,
+    InvalidRecord,
+    PipelineFinishedV1,
+    PipelinePhaseCompletedV1,
+    PipelineRequestedV1,
+    UsageRecordedV1,
+)
+from faregate.events.codec import decode, parse
+from faregate.ledger.batch import Refs, Submission
+from faregate.ledger.core import Command, Finished, Identity, PhaseCompleted, Request, Usage
+from faregate.ledger.keys import Keys
+
+
+def read(record: ConsumerRecord, keys: Keys) -> Submission:
+    """Turn a record into a command. Raises InvalidRecord for what can never be processed."""
+    event = decode(record.value, record.headers)
+    make = _MAKERS.get(event.type)
+    if make is None:
+        known = ", ".join(_MAKERS)
+        raise InvalidRecord("unknown_type", f"{event.type!r} is not read here; known: {known}")
+    data = parse(event)
+    try:
+        return Submission(make(keys, event, data), _refs(event, data))
+    except UnicodeEncodeError as error:
+        raise InvalidRecord("invalid_data", "text that is not valid Unicode") from error
+
+
+def _refs(event: Event, data: Any) -> Refs:
+    pipeline_id = getattr(data, "pipeline_id", None)
+    return Refs(
+        event.source,
+        event.id,
+        pipeline_id,
+        getattr(data, "usage_id", None),
+        getattr(data, "batch_id", None),
+        event.correlationid or pipeline_id,
+        event.traceparent,
+    )
+
+
+def _identity(keys: Keys, event: Event, usage_id: str | None = None) -> Identity:
+    return Identity(
+        keys.event(event.source, event.id),
+        keys.fingerprint(event.type, event.data),
+        keys.usage(event.source, usage_id) if usage_id is not None else None,
+    )
+
+
+def _org(org_id: str | None) -> str | None:
+    return None if org_id is None else f"org:{org_id}"
+
+
+def _request(keys: Keys, event: Event, data: PipelineRequestedV1) -> Command:
+    return Request(
+        _identity(keys, event),
+        f"user:{data.user_id}",
+        _org(data.org_id),
+        keys.pipeline(data.pipeline_id),
+        data.pipeline,
+        keys.batch(data.batch_id),
+        data.items,
+        tuple(data.phases) if data.phases else None,
+        data.expires_at,
+    )
+
+
+def _usage(keys: Keys, event: Event, data: UsageRecordedV1) -> Command:
+    return Usage(
+        _identity(keys, event, data.usage_id),
+        f"user:{data.user_id}",
+        _org(data.org_id),
+        keys.pipeline(data.pipeline_id) if data.pipeline_id is not None else None,
+        data.occurred_at,
+        data.byok,
+        data.phase,
+        data.units,
+        data.provider,
+        data.model,
+        data.input_tokens,
+        data.output_tokens,
+    )
+
+
+def _phase_completed(keys: Keys, event: Event, data: PipelinePhaseCompletedV1) -> Command:
+    return PhaseCompleted(
+        _identity(keys, event),
+        f"user:{data.user_id}",
+        _org(data.org_id),
+        keys.pipeline(data.pipeline_id),
+        keys.batch(data.batch_id),
+        data.phase,
+        data.items,
+    )
+
+
+def _finished(keys: Keys, event: Event, data: PipelineFinishedV1) -> Command:
+    return Finished(
+        _identity(keys, event),
+        f"user:{data.user_id}",
+        _org(data.org_id),
+        keys.pipeline(data.pipeline_id),
+        data.status,
+        data.usage_events,
+    )
+
+
+_Maker = Callable[[Keys, Event, Any], Command]
+_MAKERS: Mapping[str, _Maker] = {
+    "PipelineRequestedV1": _request,
+    "PipelinePhaseCompletedV1": _phase_completed,
+    "PipelineFinishedV1": _finished,
+    "UsageRecordedV1": _usage,
+}
+
+__all__ = ["EventData", "read"]

@@ -1,0 +1,67 @@
+"""Kafka clients with safe settings: aiokafka's defaults would lose or double records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+from faregate.events.topics import DLQ_EXTRA_BYTES, MAX_MESSAGE_BYTES, topic_name
+
+LARGEST_RECORD = MAX_MESSAGE_BYTES + DLQ_EXTRA_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Which Kafka, and the prefix that all our topics and groups have there."""
+
+    bootstrap: str
+    prefix: str = ""
+    session_timeout_ms: int = 15_000
+
+    def topic(self, name: str) -> str:
+        """Give the full name of one of the contract's topics."""
+        return topic_name(self.prefix, name)
+
+    def group(self, consumer: str) -> str:
+        """Give the name of a consumer group."""
+        return f"{self.prefix}faregate.{consumer}"
+
+
+def make_consumer(cluster: Cluster, consumer: str) -> AIOKafkaConsumer:
+    """Make an unsubscribed consumer: committed reads only, nothing committed by itself.
+
+    Range assignment gives the same partition numbers of co-partitioned topics to one member.
+    """
+    return AIOKafkaConsumer(
+        bootstrap_servers=cluster.bootstrap,
+        group_id=cluster.group(consumer),
+        client_id=f"faregate-{consumer}",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        partition_assignment_strategy=[RangePartitionAssignor],
+        session_timeout_ms=cluster.session_timeout_ms,
+        heartbeat_interval_ms=max(500, cluster.session_timeout_ms // 5),
+        max_poll_interval_ms=300_000,
+        request_timeout_ms=20_000,
+        metadata_max_age_ms=30_000,
+        fetch_max_wait_ms=250,
+        max_partition_fetch_bytes=2 * LARGEST_RECORD,
+    )
+
+
+def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
+    """Make an idempotent producer that waits for all in-sync replicas."""
+    return AIOKafkaProducer(
+        bootstrap_servers=cluster.bootstrap,
+        client_id=f"faregate-{name}",
+        acks="all",
+        enable_idempotence=True,
+        max_request_size=LARGEST_RECORD + 4096,
+        max_batch_size=65_536,
+        linger_ms=0,
+        request_timeout_ms=10_000,
+        metadata_max_age_ms=30_000,
+    )

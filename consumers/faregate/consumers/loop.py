@@ -1,0 +1,351 @@
+"""The one consumer loop: poll -> decode -> lock, decide, write (offsets included) -> next.
+
+Everything that can go wrong is answered in one of three ways. Retry: the batch is sought back and
+read again (database or broker away, partition lost meanwhile); that is safe, since what was
+written is a duplicate then (rule 4). DLQ: the one bad record is set apart, the rest goes on.
+Crash: anything else ends the process, and whoever supervises it starts a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from faregate.consumers import intake, journal
+from faregate.consumers.dlq import DeadLetter, bury
+from faregate.consumers.offsets import Offsets
+from faregate.events import InvalidRecord
+from faregate.ledger.batch import Position, Submission
+from faregate.ledger.core import Rejected
+from faregate.ledger.database import TRANSIENT
+from faregate.ledger.store import BadValue, Result, Store, Unavailable
+
+log = structlog.get_logger("faregate.loop")
+
+Batch = list[tuple[ConsumerRecord, Submission]]
+_ILLEGAL_STATE = (IllegalStateError, AssertionError)
+_DLQ_TIMEOUT_S = 15.0
+_CATCH_UP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """Batch sizes in records; times in seconds.
+
+    A batch holds its accounts' locks, so it is small (rule 3) unless there is a backlog.
+    """
+
+    batch: int = 250
+    batch_under_lag: int = 2000
+    slow_batch_s: float = 0.25
+    poll_s: float = 0.2
+    retry_s: float = 0.5
+    hold_s: float = 5.0
+    commit_every_s: float = 1.0
+
+
+class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One member of one consumer group."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        dlq: AIOKafkaProducer,
+        store: Store,
+        offsets: Offsets,
+        topics: Sequence[str],
+        settings: LoopSettings | None = None,
+    ) -> None:
+        """Read `topics` (full names), earlier ones first within a batch."""
+        self._consumer = consumer
+        self._dlq = dlq
+        self._store = store
+        self._offsets = offsets
+        self._topics = list(topics)
+        self._settings = settings or LoopSettings()
+        self._size = self._settings.batch
+        self._unplaced: set[TopicPartition] = set()
+        self._held: dict[TopicPartition, float] = {}
+        self._done: dict[TopicPartition, int] = {}
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Finish the batch in hand, then return from `run`."""
+        self._stopping.set()
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether a partition stands still on purpose (its dead letter cannot be sent)."""
+        return bool(self._held)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Forget partitions that are somebody else's now."""
+        for tp in revoked:
+            self._unplaced.discard(tp)
+            self._held.pop(tp, None)
+            self._done.pop(tp, None)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Keep new partitions paused until the loop has sought them to the kept offsets."""
+        new = list(assigned)
+        self._consumer.pause(*new)
+        self._unplaced.update(new)
+
+    async def run(self) -> None:
+        """Consume until `stop`. Raises what only a new process can mend."""
+        self._consumer.subscribe(self._topics, listener=self)
+        committer = asyncio.create_task(self._commit_on_a_timer())
+        try:
+            while not self._stopping.is_set():
+                await self._step()
+        finally:
+            committer.cancel()
+            await self._commit()
+
+    async def _step(self) -> None:
+        if self._unplaced:
+            await self._place()
+        self._release_held()
+        try:
+            records = await self._poll()
+        except KafkaError as error:
+            log.warning("poll_failed", error=repr(error))
+            await self._pause_s(self._settings.retry_s)
+            return
+        if records:
+            await self._process(records)
+
+    async def _place(self) -> None:
+        new = sorted(self._unplaced)
+        try:
+            placed = await self._offsets.place(self._consumer, new)
+        except (*TRANSIENT, KafkaError) as error:
+            log.warning("cannot_read_offsets", error=repr(error))
+            await self._pause_s(self._settings.retry_s)
+            return
+        self._unplaced.difference_update(new)
+        log.info("assigned", partitions=[f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()])
+
+    async def _poll(self) -> list[ConsumerRecord]:
+        timeout_ms = int(self._settings.poll_s * 1000)
+        polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=self._size)
+        records = _in_order(polled, self._topics)
+        if len(self._topics) > 1 and any(r.topic == self._topics[-1] for r in records):
+            records = await self._catch_up(records)
+        return records
+
+    async def _catch_up(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
+        """Read the earlier topics to their ends before the last topic is decided.
+
+        So a decision sees every completion that was acknowledged before its request was sent: the
+        topics are co-partitioned. Bounded, since a held partition may never get there.
+        """
+        partitions = {r.partition for r in records if r.topic == self._topics[-1]}
+        assigned = self._consumer.assignment()
+        behind = {
+            tp for tp in assigned if tp.topic != self._topics[-1] and tp.partition in partitions
+        } - self._held.keys()
+        ends = await self._consumer.end_offsets(list(behind)) if behind else {}
+        until = monotonic() + _CATCH_UP_S
+        first: list[ConsumerRecord] = []
+        while behind and monotonic() < until and not self._stopping.is_set():
+            behind = {tp for tp in behind if await self._before(tp, ends[tp])}
+            if behind:
+                more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=1000)
+                first += _in_order(more, self._topics)
+        if not first:
+            return records
+        earlier = [r for r in records if r.topic != self._topics[-1]]
+        return earlier + first + [r for r in records if r.topic == self._topics[-1]]
+
+    async def _before(self, tp: TopicPartition, end: int) -> bool:
+        try:
+            return bool(await self._consumer.position(tp) < end)
+        except _ILLEGAL_STATE:
+            return False
+
+    async def _process(self, records: list[ConsumerRecord]) -> None:
+        batch, dead = self._decode(records)
+        started = monotonic()
+        try:
+            dead += await self._decide(records, batch, dead)
+        except (Unavailable, *TRANSIENT) as error:
+            log.warning("database_away", error=str(error), waiting=len(records))
+            self._seek_back(records)
+            await self._pause_s(self._settings.retry_s)
+            return
+        self._adapt(len(records), monotonic() - started)
+        ends = _next_offsets(records)
+        if dead:
+            ends = await self._bury(records, dead, ends)
+        self._done.update({tp: o for tp, o in ends.items() if tp in self._consumer.assignment()})
+
+    def _decode(self, records: Sequence[ConsumerRecord]) -> tuple[Batch, list[DeadLetter]]:
+        batch: Batch = []
+        dead: list[DeadLetter] = []
+        for record in records:
+            try:
+                batch.append((record, intake.read(record, self._store.keys)))
+            except InvalidRecord as error:
+                dead.append(DeadLetter(record, error.code, error.message))
+        return batch, dead
+
+    async def _decide(
+        self, records: Sequence[ConsumerRecord], batch: Batch, dead: Sequence[DeadLetter]
+    ) -> list[DeadLetter]:
+        """Apply the batch with its offsets; give what turned out dead in it."""
+        stop_at = {_tp(d.record): d.record.offset for d in reversed(dead)}
+
+        def position_of(results: Sequence[Result]) -> Position:
+            rejected = [r for (r, _), o in zip(batch, results, strict=True) if isinstance(o, Rejected)]
+            return self._offsets.position(_up_to_dead(records, stop_at, rejected))
+
+        try:
+            results = await self._store.apply([s for _, s in batch], position_of)
+        except BadValue as error:
+            return await self._bisect(batch, error)
+        journal.decisions(batch, results)
+        return _rejected(batch, results)
+
+    async def _bisect(self, batch: Batch, error: BadValue) -> list[DeadLetter]:
+        """Find the records that PostgreSQL will not take; everything else is applied (rule 11)."""
+        if len(batch) == 1:
+            return [DeadLetter(batch[0][0], "bad_value", str(error))]
+        dead: list[DeadLetter] = []
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            try:
+                results = await self._store.apply([s for _, s in half])
+            except BadValue as again:
+                dead += await self._bisect(half, again)
+            else:
+                journal.decisions(half, results)
+                dead += _rejected(half, results)
+        return dead
+
+    async def _bury(
+        self,
+        records: Sequence[ConsumerRecord],
+        dead: list[DeadLetter],
+        ends: dict[TopicPartition, int],
+    ) -> dict[TopicPartition, int]:
+        """Send dead letters, then keep the offsets beyond them; hold the partition if it fails."""
+        dead.sort(key=lambda d: (d.record.topic, d.record.partition, d.record.offset))
+        try:
+            await asyncio.wait_for(bury(self._dlq, dead), _DLQ_TIMEOUT_S)
+            await self._offsets.advance(ends)
+        except (KafkaError, *TRANSIENT) as error:
+            first = {_tp(d.record): d.record.offset for d in reversed(dead)}
+            self._hold(first, error)
+            return {tp: first.get(tp, end) for tp, end in ends.items()}
+        journal.dead(dead)
+        return ends
+
+    def _hold(self, first: dict[TopicPartition, int], error: BaseException) -> None:
+        for tp, offset in first.items():
+            log.error(
+                "dead_letter_not_sent",
+                partition=f"{tp.topic}[{tp.partition}]@{offset}",
+                error=repr(error),
+                fix="create the topic with `faregate topics apply`; the partition waits",
+            )
+            self._seek(tp, offset)
+            try:
+                self._consumer.pause(tp)
+            except _ILLEGAL_STATE:
+                continue
+            self._held[tp] = monotonic() + self._settings.hold_s
+
+    def _release_held(self) -> None:
+        for tp in [tp for tp, until in self._held.items() if monotonic() >= until]:
+            del self._held[tp]
+            try:
+                self._consumer.resume(tp)
+            except _ILLEGAL_STATE:
+                continue
+
+    def _adapt(self, count: int, seconds: float) -> None:
+        if seconds > self._settings.slow_batch_s:
+            self._size = max(self._settings.batch, self._size // 2)
+        elif count >= self._size:
+            self._size = min(self._settings.batch_under_lag, self._size * 2)
+        elif count < self._settings.batch:
+            self._size = self._settings.batch
+
+    def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
+        for record in reversed(records):
+            self._seek(_tp(record), record.offset)
+
+    def _seek(self, tp: TopicPartition, offset: int) -> None:
+        try:
+            self._consumer.seek(tp, offset)
+        except _ILLEGAL_STATE:
+            log.info("partition_lost", partition=f"{tp.topic}[{tp.partition}]")
+
+    async def _pause_s(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _commit_on_a_timer(self) -> None:
+        """Commit to Kafka now and then, for lag alone: awaiting it per batch cost 15 ms at p99."""
+        while True:
+            await asyncio.sleep(self._settings.commit_every_s)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        done, self._done = self._done, {}
+        ours = {tp: o for tp, o in done.items() if tp in self._consumer.assignment()}
+        if not ours:
+            return
+        try:
+            await asyncio.wait_for(self._consumer.commit(ours), 5)
+        except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError) as error:
+            log.info("commit_skipped", error=repr(error))
+
+
+def _tp(record: ConsumerRecord) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
+
+
+def _in_order(
+    polled: dict[TopicPartition, list[ConsumerRecord]], topics: Sequence[str]
+) -> list[ConsumerRecord]:
+    rank = {topic: n for n, topic in enumerate(topics)}
+    return [r for tp in sorted(polled, key=lambda tp: (rank[tp.topic], tp)) for r in polled[tp]]
+
+
+def _next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]:
+    ends: dict[TopicPartition, int] = {}
+    for record in records:
+        ends[_tp(record)] = max(ends.get(_tp(record), 0), record.offset + 1)
+    return ends
+
+
+def _up_to_dead(
+    records: Sequence[ConsumerRecord],
+    dead: dict[TopicPartition, int],
+    rejected: Sequence[ConsumerRecord],
+) -> dict[TopicPartition, int]:
+    """Give the offsets to keep with a batch: none beyond a record whose dead letter is not sent."""
+    stop_at = dict(dead)
+    for record in rejected:
+        tp = _tp(record)
+        stop_at[tp] = min(stop_at.get(tp, record.offset), record.offset)
+    return {tp: min(o, stop_at.get(tp, o)) for tp, o in _next_offsets(records).items()}
+
+
+def _rejected(batch: Batch, results: Sequence[Result]) -> list[DeadLetter]:
+    return [
+        DeadLetter(record, result.code, result.message)
+        for (record, _), result in zip(batch, results, strict=True)
+        if isinstance(result, Rejected)
+    ]

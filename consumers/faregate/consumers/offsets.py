@@ -1,0 +1,79 @@
+"""Where a consumer goes on reading: the offsets beside the money, not Kafka's (rule 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError
+
+from faregate.consumers.topic_ids import ClusterTopics
+from faregate.ledger.batch import Offset, Position
+from faregate.ledger.queries import SQL
+from faregate.ledger.store import Store
+from faregate.ledger.write import put_offsets
+
+log = structlog.get_logger("faregate.offsets")
+
+
+class Offsets:
+    """The kept offsets of one consumer group in one cluster."""
+
+    def __init__(self, store: Store, consumer: str, topics: ClusterTopics) -> None:
+        self._store = store
+        self._consumer = consumer
+        self._topics = topics
+
+    def position(self, next_offsets: dict[TopicPartition, int]) -> Position:
+        """Give what a batch's transaction keeps; a topic without an id is a fault."""
+        offsets = [
+            Offset(self._topics.ids[tp.topic], tp.partition, tp.topic, offset)
+            for tp, offset in next_offsets.items()
+        ]
+        return Position(self._topics.cluster, self._consumer, offsets)
+
+    async def kept(self) -> dict[tuple[UUID, int], int]:
+        """Read the kept offsets by (topic id, partition)."""
+        rows = await self._store.pool.fetch(SQL["offsets"], self._topics.cluster, self._consumer)
+        return {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
+
+    async def advance(self, next_offsets: dict[TopicPartition, int]) -> None:
+        """Keep offsets without a batch: after its dead letters are acknowledged."""
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            await put_offsets(connection, self.position(next_offsets))
+
+    async def place(
+        self, consumer: AIOKafkaConsumer, assigned: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Seek every newly assigned partition to its kept offset, or its start if there is none.
+
+        Finds out, too, when the database is older than what Kafka remembers (a restored backup):
+        that is written to `recoveries`, and reading simply starts again where the database is.
+        """
+        kept = await self.kept()
+        placed: dict[TopicPartition, int] = {}
+        behind: list[str] = []
+        for tp in assigned:
+            offset = kept.get((self._topics.ids[tp.topic], tp.partition))
+            committed = await consumer.committed(tp)
+            if committed and committed > (offset or 0):
+                behind.append(f"{tp.topic}[{tp.partition}] {committed} -> {offset or 0}")
+            try:
+                if offset is None:
+                    await consumer.seek_to_beginning(tp)
+                else:
+                    consumer.seek(tp, offset)
+                consumer.resume(tp)
+            except IllegalStateError:
+                continue  # revoked meanwhile; its new owner places it
+            placed[tp] = offset or 0
+        if behind:
+            await self._recovered(behind)
+        return placed
+
+    async def _recovered(self, behind: list[str]) -> None:
+        detail = f"{self._consumer}: the database is behind Kafka: {', '.join(sorted(behind))}"
+        await self._store.pool.execute(SQL["add_recovery"], detail)
+        log.warning("database_restored", consumer=self._consumer, replaying=behind)

@@ -1,0 +1,146 @@
+"""The relay: the only publisher of facts (rule 6).
+
+It reads the outbox in id order, builds the events of each transaction from the ledger's rows,
+publishes them, and deletes the outbox rows once all are acknowledged. Ids of one account rise in
+commit order, so its facts are announced in order. After a failed send it starts again with a new
+producer at the oldest row: what was announced twice has the same event id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from faregate.consumers import announce
+from faregate.consumers.announce import Record
+from faregate.consumers.kafka import Cluster, make_producer
+from faregate.ledger import bodies, failpoints
+from faregate.ledger.database import TRANSIENT
+from faregate.ledger.queries import SQL
+from faregate.ledger.store import Store
+from faregate.ledger.write import TX_BITS
+
+log = structlog.get_logger("faregate.relay")
+
+_BATCH_TX = 64
+_IDLE_S = 0.25
+_RETRY_S = 0.5
+_ACK_TIMEOUT_S = 30.0
+
+
+class LostLock(Exception):
+    """The connection that holds the relay's lock is gone, so another relay may have it."""
+
+
+class Relay:
+    """Publishes the outbox of one database. At most one at a time does (advisory lock)."""
+
+    def __init__(self, store: Store, cluster: Cluster) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._stopping = asyncio.Event()
+        self._news = asyncio.Event()
+        self._ledger_id = UUID(int=0)
+
+    def stop(self) -> None:
+        """Finish what is being sent, then return from `run`."""
+        self._stopping.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Publish until `stop`; waits and tries again when a server is away."""
+        while not self._stopping.is_set():
+            try:
+                await self._with_lock()
+            except (KafkaError, LostLock, *TRANSIENT) as error:
+                log.warning("relay_retries", error=repr(error))
+                await self._wait(self._stopping, _RETRY_S)
+
+    async def _with_lock(self) -> None:
+        async with self._store.pool.acquire() as connection:
+            if not await connection.fetchval(SQL["lock_relay"]):
+                await self._wait(self._stopping, _RETRY_S)
+                return
+            await connection.add_listener("outbox", self._on_news)
+            row = await connection.fetchrow(SQL["ledger"])
+            self._ledger_id = row["ledger_id"]
+            producer = make_producer(self._cluster, "relay")
+            try:
+                await producer.start()
+                log.info("relay_started")
+                while not self._stopping.is_set():
+                    await self._once(connection, producer)
+            finally:
+                with suppress(KafkaError, TimeoutError):
+                    await asyncio.wait_for(producer.stop(), 5)
+                if not connection.is_closed():
+                    await connection.reset()
+
+    def _on_news(self, *_: object) -> None:
+        self._news.set()
+
+    async def _once(self, connection: asyncpg.Connection, producer: AIOKafkaProducer) -> None:
+        self._news.clear()
+        if connection.is_closed():
+            raise LostLock
+        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX)
+        if not waiting:
+            await self._wait(self._news, _IDLE_S)
+            return
+        records: list[Record] = []
+        for row in waiting:
+            records += await self._records(connection, row["tx"], row["checkpoints"])
+        failpoints.reach("before_send")
+        await self._send(producer, records)
+        failpoints.reach("after_ack")
+        await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
+
+    async def _records(
+        self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
+    ) -> list[Record]:
+        first, end = tx << TX_BITS, (tx + 1) << TX_BITS
+        outcomes = await connection.fetch(SQL["announced_outcomes"], first, end)
+        entries = await connection.fetch(SQL["announced_entries"], first, end)
+        parsed = [json.loads(row["body"]) for row in outcomes]
+        states: list[dict[str, Any]] = json.loads(checkpoints) if checkpoints else []
+        involved = announce.accounts_of([*outcomes, *entries])
+        involved.update(state["account_id"] for state in states)
+        for body in parsed:
+            involved |= bodies.accounts_in(body)
+        subjects = await self._store.names.subjects(involved, connection)
+        records = [
+            announce.outcome(row, body, subjects)
+            for row, body in zip(outcomes, parsed, strict=True)
+        ]
+        for row in entries:
+            records += announce.entry(row, subjects)
+        if states:
+            epoch, now = await connection.fetchval(SQL["epoch"]), datetime.now(UTC)
+            records += [
+                announce.checkpoint(s, self._ledger_id, epoch, now, subjects) for s in states
+            ]
+        return records
+
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
+        async with asyncio.timeout(_ACK_TIMEOUT_S):
+            pending = [
+                await producer.send(
+                    self._cluster.topic(r.topic), r.value, r.key, headers=r.headers
+                )
+                for r in records
+            ]
+            await asyncio.gather(*pending)
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)

@@ -1,0 +1,126 @@
+"""What time brings: holds that are due, usage that has a price by now, checkpoints.
+
+The sweeper decides nothing itself: it sends commands through the store, and the core looks again
+under the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+import structlog
+from asyncpg import Record
+
+from faregate.ledger.batch import Refs, Submission
+from faregate.ledger.core import ChargeUnpriced, CloseHold, Identity, Outcome, Usage
+from faregate.ledger.database import TRANSIENT
+from faregate.ledger.queries import SQL
+from faregate.ledger.store import Store, Unavailable
+
+log = structlog.get_logger("faregate.sweeper")
+
+SOURCE = "faregate"
+_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SweeperSettings:
+    """How often to look, in seconds."""
+
+    every_s: float = 1.0
+    unpriced_every_s: float = 5.0
+    checkpoint_every_s: float = 60.0
+
+
+class Sweeper:
+    """Closes due holds, charges usage that got a price, announces checkpoints."""
+
+    def __init__(self, store: Store, settings: SweeperSettings | None = None) -> None:
+        self._store = store
+        self._settings = settings or SweeperSettings()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Return from `run` after the sweep in hand."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Sweep until `stop`; a database that is away is tried again."""
+        settings, unpriced_at, checkpoint_at = self._settings, 0.0, 0.0
+        while not self._stopping.is_set():
+            try:
+                await close_due(self._store)
+                if monotonic() >= unpriced_at:
+                    await charge_unpriced(self._store)
+                    unpriced_at = monotonic() + settings.unpriced_every_s
+                if monotonic() >= checkpoint_at:
+                    await self._store.checkpoint()
+                    checkpoint_at = monotonic() + settings.checkpoint_every_s
+            except (Unavailable, *TRANSIENT) as error:
+                log.warning("sweep_postponed", error=repr(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), settings.every_s)
+
+
+async def close_due(store: Store) -> int:
+    """Release what is left of holds whose TTL or grace is over; count them."""
+    rows = await store.pool.fetch(SQL["due_holds"], _LIMIT)
+    results = await _apply(store, [_close(store, row) for row in rows])
+    if results:
+        log.info("holds_closed", count=results)
+    return results
+
+
+def _close(store: Store, row: Record) -> Submission:
+    hold_id = row["hold_id"].bytes
+    key = store.keys.internal("close", row["hold_id"].hex)
+    command = CloseHold(Identity(key, key), row["pipeline_key"].bytes, hold_id)
+    pipeline_id = row["pipeline_id"]
+    return Submission(command, Refs(SOURCE, None, pipeline_id, None, row["batch_id"], pipeline_id))
+
+
+async def charge_unpriced(store: Store) -> int:
+    """Charge kept usage that has a price by now; count it. Looks at all of it, in order."""
+    after, charged = 0, 0
+    while True:
+        rows = await store.pool.fetch(SQL["unpriced_usage"], after, _LIMIT)
+        if not rows:
+            return charged
+        after = rows[-1]["outcome_id"]
+        involved = {i for r in rows for i in (r["user_id"], r["org_id"]) if i is not None}
+        subjects = await store.names.subjects(involved)
+        charged += await _apply(store, [_charge(store, row, subjects) for row in rows])
+
+
+def _charge(store: Store, row: Record, subjects: dict[int, str]) -> Submission:
+    key = store.keys.internal("charge", str(row["outcome_id"]))
+    identity = Identity(key, key)
+    usage = Usage(
+        identity,
+        subjects[row["user_id"]],
+        subjects.get(row["org_id"]),
+        row["pipeline_key"].bytes if row["pipeline_key"] else None,
+        row["occurred_at"],
+        False,  # noqa: FBT003 - BYOK usage costs nothing and is never unpriced
+        row["phase"],
+        row["units"],
+        row["provider"],
+        row["model"],
+        row["input_tokens"],
+        row["output_tokens"],
+    )
+    refs = Refs(
+        SOURCE, None, row["pipeline_id"], row["usage_id"], None, row["correlation_id"]
+    )
+    return Submission(ChargeUnpriced(identity, row["outcome_id"], usage), refs)
+
+
+async def _apply(store: Store, submissions: Sequence[Submission]) -> int:
+    if not submissions:
+        return 0
+    results = await store.apply(submissions)
+    return sum(isinstance(result, Outcome) for result in results)

@@ -1,0 +1,272 @@
+"""Every topic: what flows through it, how it is keyed, and how long it is kept.
+
+Input topics are kept for longer than the recovery window, because a restored database reads them
+again. `pipeline.requests` and `pipeline.progress` have the same partitions and keys: whoever
+decides a request reads both. No rule about money rests on a key being right.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from faregate.events.data import EventData
+from faregate.events.users import UserRegisteredV1
+
+DAY_MS = 86_400_000
+FOREVER = -1
+DEFAULT_PARTITIONS = 6
+MAX_MESSAGE_BYTES = 1_048_576
+DLQ_EXTRA_BYTES = 131_072
+DLQ_SUFFIX = ".dlq"
+
+_ROUTING = "org:<org_id> if there is one, else user:<user_id>"
+_ACCOUNT = "the account, e.g. org:acme"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic as it should be; `retention_ms` -1 keeps records for ever.
+
+    `key` says in words what the Kafka key is; `types` are the event types that flow through it;
+    `cleanup` is Kafka's cleanup.policy.
+    """
+
+    name: str
+    partitions: int
+    retention_ms: int
+    key: str
+    types: tuple[str, ...]
+    cleanup: str = "delete"
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+
+    def configs(self) -> dict[str, str]:
+        """Give the topic's settings under Kafka's names."""
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+
+
+def _topic(name: str, days: int, key: str, *types: str) -> Topic:
+    retention_ms = FOREVER if days == FOREVER else days * DAY_MS
+    return Topic(name, DEFAULT_PARTITIONS, retention_ms, key, types)
+
+
+INPUT_TOPICS = ("pipeline.requests", "pipeline.progress", "usage.recorded", "users.registered")
+"""What the engine reads; each has a dead letter queue."""
+
+_ALL = (
+    _topic("pipeline.requests", 42, _ROUTING, "PipelineRequestedV1"),
+    _topic("pipeline.initiated", 14, _ROUTING, "PipelineInitiatedV1"),
+    _topic("pipeline.denied", 14, _ROUTING, "PipelineDeniedV1"),
+    _topic("pipeline.progress", 42, _ROUTING, "PipelinePhaseCompletedV1", "PipelineFinishedV1"),
+    _topic("usage.recorded", 42, _ROUTING, "UsageRecordedV1"),
+    _topic(
+        "credits.ledger",
+        365,
+        _ACCOUNT,
+        "CreditsGrantedV1",
+        "CreditsHeldV1",
+        "CreditsReleasedV1",
+        "CreditsDeductedV1",
+        "CreditsRefundedV1",
+        "CreditsExpiredV1",
+        "CreditsAdjustedV1",
+        "DebtPaidV1",
+    ),
+    _topic("credits.checkpoints", FOREVER, _ACCOUNT, "LedgerCheckpointV1"),
+    _topic(
+        "credits.alerts",
+        42,
+        _ACCOUNT,
+        "CreditsLowV1",
+        "CreditsExhaustedV1",
+        "DebtIncurredV1",
+        "UsageUnpricedV1",
+    ),
+    _topic("users.registered", 42, "user:<user_id>", "UserRegisteredV1"),
+)
+
+TOPICS: dict[str, Topic] = {topic.name: topic for topic in _ALL}
+"""The topics of the contract by name, without prefix and without dead letter queues."""
+
+TOPIC_OF_TYPE: dict[str, str] = {type_: topic.name for topic in _ALL for type_ in topic.types}
+"""Where each event type is published."""
+
+
+def topic_name(prefix: str, name: str) -> str:
+    """Give the name on the cluster: several installations share one by their prefixes."""
+    return f"{prefix}{name}"
+
+
+def dlq_of(name: str) -> str:
+    """Give the dead letter queue of a topic, prefixed or not."""
+    return f"{name}{DLQ_SUFFIX}"
+
+
+def dlq_topic(source: Topic) -> Topic:
+    """Describe the dead letter queue of `source`.
+
+    It takes records at the size limit of its source plus the headers that say what went wrong,
+    and keeps them until somebody has had the time to look.
+    """
+    return replace(
+        source,
+        name=dlq_of(source.name),
+        retention_ms=90 * DAY_MS,
+        max_message_bytes=source.max_message_bytes + DLQ_EXTRA_BYTES,
+    )
+
+
+def all_topics() -> tuple[Topic, ...]:
+    """Give what must exist on the cluster: the contract's topics and the dead letter queues."""
+    return (*_ALL, *(dlq_topic(TOPICS[name]) for name in INPUT_TOPICS))
+
+
+def routing_subject(data: EventData | Mapping[str, Any]) -> str:
+    """Give the Kafka key: the account if named, else `org:<org_id>`, else `user:<user_id>`.
+
+    Takes an event model or its JSON object. Raises ValueError when it names nobody.
+    """
+    if isinstance(data, UserRegisteredV1):
+        return f"user:{data.user_id}"
+    fields = data if isinstance(data, Mapping) else data.__dict__
+    if account := fields.get("account"):
+        return str(account)
+    if org_id := fields.get("org_id"):
+        return f"org:{org_id}"
+    if user_id := fields.get("user_id"):
+        return f"user:{user_id}"
+    raise ValueError("the data names no account, org_id or user_id to route by")
+
+
+class TopicsFailed(RuntimeError):  # noqa: N818 - reads as what happened
+    """The cluster could not be asked, or refused to create a topic; the message says which."""
+
+
+@dataclass(frozen=True)
+class TopicChange:
+    """What was done about one topic; `differences` are for a person to decide about."""
+
+    topic: str
+    action: Literal["created", "existing", "differs"]
+    differences: tuple[str, ...] = ()
+
+
+async def apply_topics(
+    bootstrap: str,
+    *,
+    prefix: str = "",
+    replication: int = 1,
+    partitions: int | None = None,
+    kafka: Mapping[str, Any] | None = None,
+) -> list[TopicChange]:
+    """Create what is missing on the cluster at `bootstrap` ("host:port,…") and report the rest.
+
+    `partitions` replaces the default for every topic. Partitions are never added or removed and
+    settings never changed: both are reported as differences. `kafka` goes to aiokafka (TLS, SASL).
+    Raises TopicsFailed when the cluster cannot be reached or refuses.
+    """
+    wanted = {topic_name(prefix, topic.name): topic for topic in all_topics()}
+    admin = AIOKafkaAdminClient(**{**(kafka or {}), "bootstrap_servers": bootstrap})
+    try:
+        await admin.start()
+        present = await _present(admin)
+        missing = {name: topic for name, topic in wanted.items() if name not in present}
+        created = await _create(admin, missing, partitions, replication)
+        kept = {name: topic for name, topic in wanted.items() if name not in created}
+        found = await _differences(admin, kept, present, partitions) if kept else {}
+    except (KafkaError, OSError, TimeoutError) as error:
+        message = f"topics could not be applied on {bootstrap}: {error or type(error).__name__}"
+        raise TopicsFailed(message) from error
+    finally:
+        await admin.close()
+    return [_change(name, created, found) for name in wanted]
+
+
+def _change(name: str, created: set[str], found: Mapping[str, tuple[str, ...]]) -> TopicChange:
+    if name in created:
+        return TopicChange(name, "created")
+    differences = found.get(name, ())
+    return TopicChange(name, "differs" if differences else "existing", differences)
+
+
+async def _present(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Give name → partitions. Asks for all: asking by name may create a topic by accident."""
+    return {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics()}
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    missing: Mapping[str, Topic],
+    partitions: int | None,
+    replication: int,
+) -> set[str]:
+    """Create the topics; give those that nobody else created in between."""
+    if not missing:
+        return set()
+    response = await admin.create_topics(
+        [
+            NewTopic(name, partitions or topic.partitions, replication, None, topic.configs())
+            for name, topic in missing.items()
+        ]
+    )
+    created = set(missing)
+    refused = []
+    # create_topics does not raise: each topic has its own error code (36: exists already).
+    for name, code, *rest in response.topic_errors:
+        if code == TopicAlreadyExistsError.errno:
+            created.discard(name)
+        elif code:
+            refused.append(f"{name}: {for_code(code).__name__} {(rest or [''])[0] or ''}".rstrip())
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise TopicsFailed(f"the cluster refused to create {refused[0]}{more}")
+    return created
+
+
+async def _differences(
+    admin: AIOKafkaAdminClient,
+    kept: Mapping[str, Topic],
+    present: Mapping[str, int],
+    partitions: int | None,
+) -> dict[str, tuple[str, ...]]:
+    configs = await _configs(admin, kept)
+    return {
+        name: (
+            *_partition_difference(present.get(name), partitions or topic.partitions),
+            *_config_differences(configs.get(name, {}), topic.configs()),
+        )
+        for name, topic in kept.items()
+    }
+
+
+def _partition_difference(present: int | None, wanted: int) -> list[str]:
+    if present is None or present >= wanted:
+        return []
+    return [f"{present} partitions, wanted {wanted} (adding some moves keys: do it while idle)"]
+
+
+def _config_differences(present: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    return [
+        f"{key} is {present[key]}, wanted {value}"
+        for key, value in wanted.items()
+        if key in present and present[key] != value
+    ]
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    configs = {}
+    for response in await admin.describe_configs(resources):
+        for code, message, _kind, name, entries in response.resources:
+            if code:
+                error = f"{name}: {for_code(code).__name__} {message or ''}".rstrip()
+                raise TopicsFailed(f"the settings of a topic could not be read: {error}")
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return configs

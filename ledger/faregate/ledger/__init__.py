@@ -1,0 +1,1 @@
+"""Where credits live: the pure core, the append-only store in PostgreSQL, and the proof."""

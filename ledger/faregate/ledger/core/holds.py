@@ -1,0 +1,67 @@
+"""Holds: live -> closing -> closed (rule 9, contract: Holds)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from faregate.ledger.core.model import Hold, Pipeline
+from faregate.ledger.core.posting import Work, pay_debt, post
+
+
+def close_hold(work: Work, pipeline: Pipeline, reason: str) -> Pipeline:
+    """Release what is left of the pipeline's hold, let it pay debt, and close it."""
+    hold = pipeline.hold
+    if hold is None or hold.state == "closed":
+        return pipeline
+    if hold.remaining:
+        post(
+            work,
+            hold.payer,
+            "release",
+            held=-hold.remaining,
+            hold_id=hold.id,
+            user=pipeline.user,
+            org=pipeline.org,
+            price_version=hold.price_version,
+            reason=reason,
+        )
+        pay_debt(work, hold.payer)
+    return work.put(replace(pipeline, hold=replace(hold, remaining=0, state="closed")))
+
+
+def close_if_due(work: Work, pipeline: Pipeline | None) -> Pipeline | None:
+    """Close a hold whose time is over, whether or not the sweeper has come by."""
+    if pipeline is None or pipeline.hold is None or not pipeline.hold.is_due(work.now):
+        return pipeline
+    return close_hold(work, pipeline, due_reason(pipeline.hold))
+
+
+def open_hold(pipeline: Pipeline | None, now: datetime) -> Hold | None:
+    """Give the pipeline's hold if it still reserves: not closed, and its time not over."""
+    hold = pipeline.hold if pipeline else None
+    return hold if hold and hold.state != "closed" and now < hold.expires_at else None
+
+
+def due_reason(hold: Hold) -> str:
+    """Say why a due hold is released: its pipeline had `finished`, or it `expired`."""
+    return "finished" if hold.state == "closing" else "expired"
+
+
+def close_if_settled(work: Work, pipeline: Pipeline) -> Pipeline:
+    """Close a finished pipeline's hold once all the usage it announced has settled."""
+    hold = pipeline.hold
+    if hold is None or hold.state != "closing" or hold.usage_expected is None:
+        return pipeline
+    if hold.usage_settled < hold.usage_expected:
+        return pipeline
+    return close_hold(work, pipeline, "finished")
+
+
+def extend(work: Work, pipeline: Pipeline) -> Pipeline:
+    """Progress gives a live hold a whole new TTL."""
+    hold = pipeline.hold
+    if hold is None or hold.state != "live":
+        return pipeline
+    until: datetime = max(hold.expires_at, work.now + work.state.rules.hold_ttl)
+    return work.put(replace(pipeline, hold=replace(hold, expires_at=until)))

@@ -1,0 +1,120 @@
+"""Usage: work that happened is charged, exactly once, and never lost (rule 10)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from faregate.events.amounts import LIMIT_MICRO
+from faregate.ledger.core.holds import close_if_due, close_if_settled, open_hold
+from faregate.ledger.core.model import ChargeUnpriced, Outcome, Pipeline, Rejected, Usage
+from faregate.ledger.core.posting import Work, post, welcome
+
+
+def usage(work: Work, index: int, cmd: Usage) -> Outcome:
+    """Charge usage, or keep it as `unpriced` when nothing in the book prices it.
+
+    Raises Rejected: `occurred_at_out_of_range`, `payer_mismatch`, `amount_out_of_range`.
+    """
+    _within_bounds(work, cmd.occurred_at)
+    return _use(work, index, cmd)
+
+
+def charge_unpriced(work: Work, index: int, cmd: ChargeUnpriced) -> Outcome | None:
+    """Charge kept usage if it has a price by now; None (and no trace) while it has none."""
+    pipeline = _pipeline_of(work, cmd.usage)
+    if _cost(work, cmd.usage, pipeline)[1] is None:
+        return None
+    work.charged.append(cmd.unpriced_id)
+    done = _use(work, index, cmd.usage)
+    return replace(done, identity=cmd.identity, name="charge_unpriced")
+
+
+def _use(work: Work, index: int, cmd: Usage) -> Outcome:
+    pipeline = _pipeline_of(work, cmd)
+    version, cost = _cost(work, cmd, pipeline)
+    if cost is not None and cost >= LIMIT_MICRO:
+        raise Rejected("amount_out_of_range", "one usage event must cost less than 10^9 credits")
+    welcome(work, cmd.user)
+    pipeline = close_if_due(work, pipeline)
+    if cost is None:
+        work.unpriced.append((len(work.outcomes), cmd))
+        return _unpriced(work, index, cmd, pipeline)
+    _charge(work, cmd, pipeline, cost, version)
+    return Outcome(index, cmd.identity, "usage", "charged", cmd.user, cmd.org)
+
+
+def _unpriced(work: Work, index: int, cmd: Usage, pipeline: Pipeline | None) -> Outcome:
+    account = work.state.accounts[_payer(cmd, pipeline)]
+    body = {
+        "account": account.subject,
+        "balance": account.balance,
+        "available": account.available,
+        "debt": account.debt,
+        "phase": cmd.phase,
+        "model": cmd.model,
+    }
+    return Outcome(index, cmd.identity, "usage", "unpriced", cmd.user, cmd.org, body)
+
+
+def _payer(cmd: Usage, pipeline: Pipeline | None) -> str:
+    """The hold's payer, also when the hold is closed; else the org if named, else the user."""
+    hold = pipeline.hold if pipeline else None
+    return hold.payer if hold else cmd.org or cmd.user
+
+
+def _within_bounds(work: Work, occurred_at: datetime) -> None:
+    rules = work.state.rules
+    if not work.now - rules.max_age <= occurred_at <= work.now + rules.max_ahead:
+        message = (
+            f"occurred_at must be within the last {rules.max_age.days} days and at most "
+            f"{int(rules.max_ahead.total_seconds())} s ahead, so that old prices cannot be bought"
+        )
+        raise Rejected("occurred_at_out_of_range", message)
+
+
+def _pipeline_of(work: Work, cmd: Usage) -> Pipeline | None:
+    pipeline = work.state.pipelines.get(cmd.pipeline_key) if cmd.pipeline_key else None
+    if pipeline is None or pipeline.hold is None:
+        return pipeline
+    if cmd.user != pipeline.user or (cmd.org is not None and cmd.org != pipeline.org):
+        message = "the pipeline's hold is for another user or org than this usage names"
+        raise Rejected("payer_mismatch", message)
+    return pipeline
+
+
+def _cost(work: Work, cmd: Usage, pipeline: Pipeline | None) -> tuple[int | None, int | None]:
+    """Give the price version (the live hold's, else the one of `occurred_at`) and the cost."""
+    books, hold = work.state.books, open_hold(pipeline, work.now)
+    book = books.versions[hold.price_version] if hold else books.in_force(cmd.occurred_at)
+    if cmd.byok:
+        return (book.version if book else None), 0
+    return (book.version, book.cost(cmd.phase, cmd.units)) if book else (None, None)
+
+
+def _charge(
+    work: Work, cmd: Usage, pipeline: Pipeline | None, cost: int, version: int | None
+) -> None:
+    """Take `cost` from the hold, then from what its payer has; the rest becomes debt."""
+    any_hold, live = (pipeline.hold if pipeline else None), open_hold(pipeline, work.now)
+    payer = _payer(cmd, pipeline)
+    from_hold = min(cost, live.remaining) if live else 0
+    from_free = min(cost - from_hold, work.state.accounts[payer].available)
+    post(
+        work,
+        payer,
+        "usage",
+        amount=-(from_hold + from_free),
+        held=-from_hold,
+        debt=cost - from_hold - from_free,
+        hold_id=any_hold.id if any_hold else None,
+        user=cmd.user,
+        org=cmd.org if cmd.org else pipeline.org if pipeline else None,
+        price_version=version,
+        usage=cmd,
+    )
+    if pipeline and live:
+        settled = replace(
+            live, remaining=live.remaining - from_hold, usage_settled=live.usage_settled + 1
+        )
+        close_if_settled(work, work.put(replace(pipeline, hold=settled)))

@@ -1,0 +1,50 @@
+"""Connections to PostgreSQL: the application's role, and limits that the server enforces.
+
+Rule 11: the time-outs are the server's, so they hold for a client that has been stopped, too.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+APP_ROLE = "faregate_app"
+
+SERVER_LIMITS = {
+    "idle_in_transaction_session_timeout": "5s",
+    "transaction_timeout": "15s",
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "jit": "off",
+}
+"""Set for each session when it starts; the migration sets the same for the role itself."""
+
+TRANSIENT: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.UniqueViolationError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidTransactionStateError,
+    OSError,
+    TimeoutError,
+)
+"""What a retry of the whole transaction can mend. A unique violation is one: the second look sees
+the row that was in the way, and the command is a duplicate or a conflict."""
+
+
+async def make_pool(url: str, *, name: str, size: int = 4) -> asyncpg.Pool:
+    """Open a pool as the application role. Raises the driver's errors when the server is away."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        command_timeout=30,
+        timeout=10,
+        server_settings={"role": APP_ROLE, "application_name": f"faregate {name}", **SERVER_LIMITS},
+    )

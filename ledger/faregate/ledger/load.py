@@ -1,0 +1,173 @@
+"""Load the state that a batch of commands can touch, under the account locks (rules 2 and 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from faregate.ledger.batch import Needs
+from faregate.ledger.core import Account, Books, Hold, Pipeline, Rules, Seen, State, parse_book
+from faregate.ledger.names import Names
+from faregate.ledger.queries import SQL
+
+
+class PayerMoved(Exception):
+    """A hold appeared, between look and lock, whose payer is not locked: take the batch again."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The state for the core, and what writing it back needs."""
+
+    state: State
+    now: datetime
+    tx: int
+    ids: dict[str, int]
+    heads: dict[str, bytes]
+    requests: dict[bytes, int]
+    """Outcome id that each known pipeline was let in by."""
+
+
+class PriceCache:
+    """All price versions; read again as soon as the load query sees a newer one (rule 13)."""
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._books = Books()
+
+    async def books(self, connection: asyncpg.Connection, newest: int | None) -> Books:
+        """Give all versions up to `newest`, the number that this transaction sees."""
+        if newest != self._newest:
+            rows = await connection.fetch(SQL["price_versions"])
+            self._books = Books(
+                {
+                    r["version"]: parse_book(
+                        r["version"], r["effective_from"], json.loads(r["book"])
+                    )
+                    for r in rows
+                }
+            )
+            self._newest = newest
+        return self._books
+
+
+def _uuids(keys: Iterable[bytes]) -> list[UUID]:
+    return [UUID(k) for k in sorted(keys)]
+
+
+async def load(
+    connection: asyncpg.Connection,
+    names: Names,
+    prices: PriceCache,
+    rules: Rules,
+    needs: Needs,
+    ids: Mapping[str, int],
+) -> Loaded:
+    """Lock every account of the batch, then read. Raises PayerMoved when it must be tried again."""
+    pipelines = _uuids(needs.pipelines)
+    locked = await connection.fetch(SQL["lock_accounts"], sorted(ids.values()), pipelines)
+    context = await connection.fetchrow(SQL["context"])
+    subjects = await _subjects(connection, names, ids, [r["id"] for r in locked])
+    state = State(await prices.books(connection, context["price_version"]), rules)
+    loaded = Loaded(state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {})
+    for row in locked:
+        subject = subjects[row["id"]]
+        loaded.heads[subject] = row["chain_head"]
+        state.accounts[subject] = _account(subject, row)
+    await _load_seen(connection, state, needs)
+    if pipelines:
+        await _load_pipelines(connection, names, loaded, pipelines)
+    if needs.batches:
+        await _load_completions(connection, loaded, needs)
+    return loaded
+
+
+async def _subjects(
+    connection: asyncpg.Connection, names: Names, ids: Mapping[str, int], locked: list[int]
+) -> dict[int, str]:
+    subjects = {i: s for s, i in ids.items()}
+    others = [i for i in locked if i not in subjects]
+    if others:
+        subjects.update(await names.subjects(others, connection))
+    return subjects
+
+
+def _account(subject: str, row: asyncpg.Record) -> Account:
+    return Account(
+        subject,
+        row["balance"],
+        row["held"],
+        row["debt"],
+        row["sequence"],
+        row["last_at"],
+        row["tier"],
+    )
+
+
+async def _load_seen(connection: asyncpg.Connection, state: State, needs: Needs) -> None:
+    rows = await connection.fetch(SQL["seen"], _uuids(needs.events), _uuids(needs.usages))
+    for row in rows:
+        seen = Seen(row["fingerprint"].bytes, row["id"], row["result"])
+        state.seen[row["event_key"].bytes] = seen
+        if row["usage_key"] is not None:
+            state.seen[row["usage_key"].bytes] = seen
+
+
+async def _load_pipelines(
+    connection: asyncpg.Connection, names: Names, loaded: Loaded, keys: list[UUID]
+) -> None:
+    rows = await connection.fetch(SQL["pipelines"], keys)
+    involved = {i for r in rows for i in (r["user_id"], r["org_id"], r["payer_id"]) if i}
+    known = {i: s for s, i in loaded.ids.items()}
+    if not involved <= known.keys():
+        known.update(await names.subjects(involved - known.keys(), connection))
+    for row in rows:
+        pipeline = _pipeline(row, known)
+        if pipeline.hold and pipeline.hold.payer not in loaded.state.accounts:
+            raise PayerMoved
+        loaded.state.pipelines[pipeline.key] = pipeline
+        loaded.requests[pipeline.key] = row["outcome_id"]
+        loaded.ids.update({known[i]: i for i in (row["user_id"], row["org_id"]) if i})
+
+
+def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
+    hold = None
+    if row["hold_id"] is not None:
+        hold = Hold(
+            row["hold_id"].bytes,
+            subjects[row["payer_id"]],
+            row["amount"],
+            row["remaining"],
+            row["price_version"],
+            row["state"],
+            row["expires_at"],
+            row["usage_settled"],
+            row["usage_expected"],
+        )
+    return Pipeline(
+        row["pipeline_key"].bytes,
+        subjects[row["user_id"]],
+        subjects[row["org_id"]] if row["org_id"] else None,
+        row["items"],
+        tuple(json.loads(row["phases"])),
+        tuple(json.loads(row["pruned"])),
+        hold,
+        b"",
+    )
+
+
+async def _load_completions(
+    connection: asyncpg.Connection, loaded: Loaded, needs: Needs
+) -> None:
+    wanted = {(loaded.ids[s], batch): (s, batch) for s, batch in needs.batches}
+    rows = await connection.fetch(
+        SQL["completions"], [a for a, _ in wanted], [UUID(b) for _, b in wanted]
+    )
+    for row in rows:
+        key = wanted[row["account_id"], row["batch_key"].bytes]
+        loaded.state.completions.setdefault(key, {})[row["phase"]] = row["items"]

@@ -1,0 +1,195 @@
+-- Every statement of the store, by name. `$n` are the driver's parameters.
+
+-- name: ledger
+SELECT ledger_id, hash_key FROM ledger;
+
+-- name: ensure_accounts
+-- $1 subjects, $2 commitments, sorted alike, so that two callers never wait for each other in turn.
+-- An account needs its row before it can be locked: FOR UPDATE locks nothing where there is none.
+WITH made AS (
+    INSERT INTO subjects (subject, commitment)
+    SELECT subject, commitment FROM unnest($1::text[], $2::uuid[]) AS w (subject, commitment)
+    ON CONFLICT DO NOTHING
+    RETURNING account_id
+)
+INSERT INTO accounts (id) SELECT account_id FROM made;
+
+-- name: accounts_of_subjects
+SELECT account_id, subject FROM subjects WHERE subject = ANY ($1::text[]);
+
+-- name: subjects_of_accounts
+SELECT account_id, subject FROM subjects WHERE account_id = ANY ($1::bigint[]);
+
+-- name: ensure_source
+INSERT INTO sources (source) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: source_id
+SELECT id FROM sources WHERE source = $1;
+
+-- name: all_sources
+SELECT source FROM sources ORDER BY id;
+
+-- name: lock_accounts
+-- The one mutex (rule 3): every account of the batch, payers of its pipelines' holds included, in
+-- one statement and one order.
+SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.chain_head, a.last_at, a.tier
+FROM accounts a
+WHERE a.id IN (
+    SELECT unnest($1::bigint[])
+    UNION
+    SELECT p.payer_id FROM pipelines p
+    WHERE p.pipeline_key = ANY ($2::uuid[]) AND p.payer_id IS NOT NULL
+)
+ORDER BY a.id
+FOR UPDATE OF a;
+
+-- name: context
+-- Read after locking: time and transaction number of one account only ever rise.
+SELECT clock_timestamp() AS now, nextval('tx_seq') AS tx,
+       (SELECT max(version) FROM price_versions) AS price_version;
+
+-- name: seen
+SELECT event_key, usage_key, fingerprint, id, result FROM outcomes
+WHERE event_key = ANY ($1::uuid[])
+UNION ALL
+SELECT event_key, usage_key, fingerprint, id, result FROM outcomes
+WHERE usage_key = ANY ($2::uuid[]);
+
+-- name: pipelines
+SELECT pipeline_key, outcome_id, user_id, org_id, items, phases, pruned, hold_id, payer_id,
+       price_version, amount, remaining, state, expires_at, usage_settled, usage_expected
+FROM pipelines WHERE pipeline_key = ANY ($1::uuid[]);
+
+-- name: completions
+SELECT c.account_id, c.batch_key, c.phase, c.items
+FROM completions c
+JOIN unnest($1::bigint[], $2::uuid[]) AS w (account_id, batch_key)
+    ON c.account_id = w.account_id AND c.batch_key = w.batch_key;
+
+-- name: price_versions
+SELECT version, effective_from, book FROM price_versions ORDER BY version;
+
+-- name: update_accounts
+UPDATE accounts a
+SET balance = w.balance, held = w.held, debt = w.debt, sequence = w.sequence,
+    chain_head = w.chain_head, last_at = w.last_at, tier = w.tier
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[],
+            $7::timestamptz[], $8::text[])
+    AS w (id, balance, held, debt, sequence, chain_head, last_at, tier)
+WHERE a.id = w.id;
+
+-- name: insert_pipeline
+-- Two requests for one new pipeline_id meet on the primary key: the later one is decided again.
+INSERT INTO pipelines (pipeline_key, outcome_id, user_id, org_id, items, phases, pruned, hold_id,
+                       payer_id, price_version, amount, remaining, state, expires_at,
+                       usage_settled, usage_expected)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+
+-- name: delete_pipelines
+-- Before a pipeline_id is used anew. $2: the request each was loaded with, so that somebody else's
+-- newer run is never overwritten.
+DELETE FROM pipelines p USING unnest($1::uuid[], $2::bigint[]) AS w (pipeline_key, outcome_id)
+WHERE p.pipeline_key = w.pipeline_key AND p.outcome_id = w.outcome_id;
+
+-- name: update_holds
+UPDATE pipelines p
+SET remaining = w.remaining, state = w.state, expires_at = w.expires_at,
+    usage_settled = w.usage_settled, usage_expected = w.usage_expected
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::integer[], $6::bigint[])
+    AS w (pipeline_key, remaining, state, expires_at, usage_settled, usage_expected)
+WHERE p.pipeline_key = w.pipeline_key;
+
+-- name: put_completions
+INSERT INTO completions (account_id, batch_key, phase, items)
+SELECT account_id, batch_key, phase, items
+FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::integer[])
+    AS w (account_id, batch_key, phase, items)
+ON CONFLICT (account_id, batch_key, phase) DO UPDATE SET items = EXCLUDED.items;
+
+-- name: delete_unpriced
+DELETE FROM unpriced WHERE outcome_id = ANY ($1::bigint[]);
+
+-- name: put_offsets
+-- Never back: a zombie's late batch cannot undo what its successor has read.
+INSERT INTO offsets AS o (cluster, consumer, topic_id, partition, topic, next_offset)
+SELECT $1, $2, topic_id, partition, topic, next_offset
+FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[])
+    AS w (topic_id, partition, topic, next_offset)
+ORDER BY topic_id, partition
+ON CONFLICT (cluster, consumer, topic_id, partition)
+DO UPDATE SET next_offset = greatest(o.next_offset, EXCLUDED.next_offset), topic = EXCLUDED.topic;
+
+-- name: offsets
+SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND consumer = $2;
+
+-- name: put_outbox
+WITH row AS (INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2))
+SELECT pg_notify('outbox', '');
+
+-- name: outbox
+SELECT tx, checkpoints FROM outbox ORDER BY tx LIMIT $1;
+
+-- name: delete_outbox
+DELETE FROM outbox WHERE tx = ANY ($1::bigint[]);
+
+-- name: lock_relay
+SELECT pg_try_advisory_lock(hashtextextended('faregate.relay', 0));
+
+-- name: announced_entries
+SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id, r.traceparent
+FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
+WHERE e.id >= $1 AND e.id < $2
+ORDER BY e.id;
+
+-- name: announced_outcomes
+SELECT o.id, o.event_key, o.result, o.user_id, o.org_id, o.at, o.body,
+       r.event_id, r.pipeline_id, r.usage_id, r.batch_id, r.correlation_id, r.traceparent
+FROM outcomes o LEFT JOIN refs r ON r.outcome_id = o.id
+WHERE o.id >= $1 AND o.id < $2 AND o.result IN ('initiated', 'denied', 'unpriced')
+ORDER BY o.id;
+
+-- name: due_holds
+SELECT p.pipeline_key, p.hold_id, p.user_id, p.org_id, r.pipeline_id, r.batch_id
+FROM pipelines p LEFT JOIN refs r ON r.outcome_id = p.outcome_id
+WHERE p.state IN ('live', 'closing') AND p.expires_at <= clock_timestamp()
+ORDER BY p.expires_at LIMIT $1;
+
+-- name: unpriced_usage
+SELECT u.*, r.pipeline_id, r.usage_id, r.correlation_id
+FROM unpriced u LEFT JOIN refs r ON r.outcome_id = u.outcome_id
+WHERE u.outcome_id > $1
+ORDER BY u.outcome_id LIMIT $2;
+
+-- name: lock_uncheckpointed
+SELECT id, sequence, balance, held, debt, chain_head FROM accounts
+WHERE sequence > checkpointed
+ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED;
+
+-- name: mark_checkpointed
+UPDATE accounts SET checkpointed = sequence WHERE id = ANY ($1::bigint[]);
+
+-- name: epoch
+SELECT coalesce(max(epoch), 0) FROM recoveries;
+
+-- name: add_recovery
+INSERT INTO recoveries (epoch, from_tx, detail)
+SELECT coalesce(max(epoch), 0) + 1, nextval('tx_seq'), $1 FROM recoveries;
+
+-- name: apply_prices
+INSERT INTO price_versions (version, effective_from, applied_by, book)
+SELECT coalesce(max(version), 0) + 1, coalesce($1, clock_timestamp()), $2, $3 FROM price_versions
+RETURNING version, effective_from;
+
+-- name: account
+SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.tier
+FROM accounts a JOIN subjects s ON s.account_id = a.id WHERE s.subject = $1;
+
+-- name: account_at
+SELECT balance, held, debt, sequence FROM entries
+WHERE account_id = $1 AND at <= $2 ORDER BY sequence DESC LIMIT 1;
+
+-- name: history
+SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id
+FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
+WHERE e.account_id = $1 AND e.sequence < $2
+ORDER BY e.sequence DESC LIMIT $3;

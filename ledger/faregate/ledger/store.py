@@ -1,0 +1,155 @@
+"""The store: one transaction for a batch of commands, whoever sends it (rules 1 to 4, 7).
+
+`apply` loads under the account locks, calls the core once, and writes entries, outcomes, the
+outbox row and the consumer's offsets together. Consumers, command line and gateway all come in
+through here, and nothing else changes a balance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from faregate.ledger import failpoints
+from faregate.ledger.batch import Needs, Position, Submission, needs_of
+from faregate.ledger.core import Decision, Outcome, Rejected, Rules, Seen, decide
+from faregate.ledger.database import TRANSIENT
+from faregate.ledger.keys import Keys
+from faregate.ledger.load import Loaded, PayerMoved, PriceCache, load
+from faregate.ledger.names import Names
+from faregate.ledger.queries import SQL
+from faregate.ledger.write import Conflict, checkpoint, put_offsets, write
+
+Result = Outcome | Seen | Rejected | None
+PositionOf = Callable[[Sequence[Result]], Position | None]
+
+_ATTEMPTS = 8
+
+
+class Unavailable(Exception):
+    """The database cannot answer now; nothing was decided (rule 8). Try again later."""
+
+
+class BadValue(Exception):
+    """PostgreSQL refuses a value in the batch (rule 11): bisect it and set the one apart."""
+
+
+_BAD_VALUE = (asyncpg.DataError, asyncpg.CheckViolationError, OverflowError, UnicodeEncodeError)
+
+
+@dataclass(slots=True)
+class Store:
+    """The ledger behind a pool of connections. Make it with `open_store`."""
+
+    pool: asyncpg.Pool
+    keys: Keys
+    rules: Rules
+    checkpoint_every: int = 100
+    names: Names = field(init=False)
+    _prices: PriceCache = field(init=False, default_factory=PriceCache)
+
+    def __post_init__(self) -> None:
+        self.names = Names(self.pool, self.keys)
+
+    async def apply(
+        self, submissions: Sequence[Submission], position_of: PositionOf | None = None
+    ) -> list[Result]:
+        """Decide and write a batch in one transaction; give one result per submission, in order.
+
+        `position_of` turns the results into the offsets that are kept with them. Raises
+        Unavailable (nothing was written; try again), BadValue (one of the batch can never be
+        written) and LedgerFault (a bug; nothing was written).
+        """
+        commands = [s.command for s in submissions]
+        needs = needs_of(commands)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._transaction(submissions, needs, position_of)
+            except (PayerMoved, Conflict):
+                continue
+            except _BAD_VALUE as error:
+                raise BadValue(f"{type(error).__name__}: {error}") from error
+            except TRANSIENT as error:
+                if attempt == _ATTEMPTS or not _worth_another_try(error):
+                    raise Unavailable(f"{type(error).__name__}: {error}") from error
+                await self._after_fault(error)
+        raise Unavailable("the same rows kept changing; try again")
+
+    async def _after_fault(self, error: BaseException) -> None:
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            await self.pool.expire_connections()
+
+    async def _transaction(
+        self, submissions: Sequence[Submission], needs: Needs, position_of: PositionOf | None
+    ) -> list[Result]:
+        ids = await self.names.ids(needs.subjects)
+        sources = {r: await self.names.source(r) for r in {s.refs.source for s in submissions}}
+        async with self.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                loaded = await load(connection, self.names, self._prices, self.rules, needs, ids)
+                decision = decide(loaded.state, [s.command for s in submissions], loaded.now)
+                await self._write(connection, loaded, decision, submissions, sources)
+                position = position_of(decision.results) if position_of else None
+                if position and position.offsets:
+                    await put_offsets(connection, position)
+                failpoints.reach("before_commit")
+            except BaseException:
+                if not connection.is_closed():
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
+            failpoints.reach("after_commit")
+        return decision.results
+
+    async def _write(
+        self,
+        connection: asyncpg.Connection,
+        loaded: Loaded,
+        decision: Decision,
+        submissions: Sequence[Submission],
+        sources: dict[str, int],
+    ) -> None:
+        await write(connection, loaded, decision, submissions, sources, self.checkpoint_every)
+
+    async def checkpoint(self, limit: int = 1000) -> int:
+        """Announce the state of accounts that moved since their last checkpoint; count them."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(SQL["lock_uncheckpointed"], limit)
+            if not rows:
+                return 0
+            states: list[dict[str, Any]] = [
+                checkpoint(
+                    r["id"], r["sequence"], r["balance"], r["held"], r["debt"], r["chain_head"]
+                )
+                for r in rows
+            ]
+            context = await connection.fetchrow(SQL["context"])
+            await connection.execute(SQL["mark_checkpointed"], [r["id"] for r in rows])
+            await connection.execute(SQL["put_outbox"], context["tx"], json.dumps(states))
+            return len(rows)
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    """At once, that is: a lost connection or a full server is for the caller's back-off."""
+    return isinstance(
+        error,
+        asyncpg.TransactionRollbackError
+        | asyncpg.UniqueViolationError
+        | asyncpg.InvalidCachedStatementError
+        | asyncpg.ReadOnlySQLTransactionError,
+    )
+
+
+async def open_store(pool: asyncpg.Pool, rules: Rules, *, checkpoint_every: int = 100) -> Store:
+    """Make a store on a migrated database. Raises Unavailable when it cannot be read."""
+    try:
+        row = await pool.fetchrow(SQL["ledger"])
+    except TRANSIENT as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    return Store(pool, Keys(row["hash_key"]), rules, checkpoint_every)

@@ -1,0 +1,131 @@
+"""The processes of the product, wired from settings: the one composition root.
+
+`run` starts one or several of them on one event loop, ends orderly on SIGTERM or SIGINT, and
+raises what only a new process can mend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+import structlog
+
+from faregate.consumers.kafka import Cluster, make_consumer, make_producer
+from faregate.consumers.loop import Loop
+from faregate.consumers.offsets import Offsets
+from faregate.consumers.relay import Relay
+from faregate.consumers.sweeper import Sweeper, SweeperSettings
+from faregate.consumers.topic_ids import ClusterTopics, describe
+from faregate.consumers.watchdog import Watchdog
+from faregate.ledger.database import make_pool
+from faregate.ledger.store import Store, open_store
+from faregate.runtime.servers import ServerMissing, Servers
+from faregate.runtime.settings import Settings
+
+log = structlog.get_logger("faregate.process")
+
+CONSUMERS: dict[str, tuple[str, ...]] = {
+    "entitlements": ("pipeline.progress", "pipeline.requests"),
+    "deduction": ("usage.recorded",),
+    "progress": ("pipeline.progress",),
+}
+"""The consumer groups, and the topics that each reads, earlier ones first."""
+
+NAMES = (*CONSUMERS, "relay", "sweeper")
+"""Everything that `faregate run` knows."""
+
+DRAIN_S = 9.0
+
+
+class Process(Protocol):
+    """Something that runs until it is told to stop."""
+
+    def stop(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings, servers: Servers, name: str) -> AsyncIterator[Store]:
+    """Open the store of the database in `servers`, as the application's role."""
+    pool = await make_pool(servers.database, name=name)
+    try:
+        yield await open_store(
+            pool, settings.rules(), checkpoint_every=settings.checkpoint_entries
+        )
+    finally:
+        pool.terminate()
+
+
+async def run(settings: Settings, servers: Servers, names: Sequence[str]) -> None:
+    """Run the named processes together until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as resources:
+        started = [await _start(resources, settings, servers, name) for name in names]
+        await _until_stopped(started, stopping)
+
+
+async def _until_stopped(started: Sequence[Process], stopping: asyncio.Event) -> None:
+    """Wait for the signal, then for each process to finish what it has in hand."""
+    tasks = [asyncio.create_task(process.run()) for process in started]
+    signalled = asyncio.create_task(stopping.wait())
+    done, _ = await asyncio.wait([*tasks, signalled], return_when=asyncio.FIRST_COMPLETED)
+    log.info("draining" if signalled in done else "process_failed")
+    signalled.cancel()
+    for process in started:
+        process.stop()
+    await asyncio.wait(tasks, timeout=DRAIN_S)
+    for task in tasks:
+        if not task.done():
+            task.cancel()
+        elif (error := task.exception()) is not None:
+            raise error
+    log.info("stopped")
+
+
+async def _start(
+    resources: AsyncExitStack, settings: Settings, servers: Servers, name: str
+) -> Process:
+    cluster = settings.cluster(servers.kafka)
+    store = await resources.enter_async_context(open_ledger(settings, servers, name))
+    if name == "relay":
+        return Relay(store, cluster)
+    if name == "sweeper":
+        return Sweeper(
+            store,
+            SweeperSettings(settings.sweep_every_s, checkpoint_every_s=settings.checkpoint_every_s),
+        )
+    return await _consumer(resources, settings, store, cluster, name)
+
+
+async def _consumer(
+    resources: AsyncExitStack, settings: Settings, store: Store, cluster: Cluster, name: str
+) -> Loop:
+    topics = [cluster.topic(t) for t in CONSUMERS[name]]
+    described = await _described(cluster, topics)
+    consumer, dlq = make_consumer(cluster, name), make_producer(cluster, f"{name}-dlq")
+    for client in (consumer, dlq):
+        await client.start()
+        resources.push_async_callback(client.stop)
+    offsets = Offsets(store, name, described)
+    loop = Loop(consumer, dlq, store, offsets, topics)
+    dog = Watchdog(
+        cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s
+    )
+    watching = asyncio.create_task(dog.run())
+    resources.callback(watching.cancel)
+    return loop
+
+
+async def _described(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
+    described = await describe(cluster.bootstrap, topics)
+    missing = [t for t in topics if t not in described.ids]
+    if missing:
+        raise ServerMissing(f"no topic {', '.join(missing)}: run `faregate topics apply` first")
+    return described

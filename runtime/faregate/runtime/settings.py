@@ -1,0 +1,125 @@
+"""Settings: environment `FAREGATE_*`, secrets also as `FAREGATE_*_FILE`, or a TOML file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from faregate.consumers.kafka import Cluster
+from faregate.events.amounts import parse_credits
+from faregate.ledger.core import Rules
+
+CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names it and says what it may be."""
+
+
+class Settings(BaseSettings):
+    """All settings of the product. Times are seconds, amounts credits."""
+
+    model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)
+
+    home: Path | None = Field(None, description="Where the embedded stack keeps its data.")
+    kafka: str | None = Field(None, description="Bootstrap servers of an outside Kafka.")
+    database: SecretStr | None = Field(None, description="URL of an outside PostgreSQL.")
+    topic_prefix: str = Field("", description="Goes before every topic and group name.")
+    replication: int = Field(1, ge=1, description="Replication factor of topics we create.")
+    partitions: int | None = Field(None, ge=1, description="Partitions of topics we create.")
+    provisioning: Literal["auto", "manual"] = Field(
+        "auto", description="Whether users seen for the first time get the welcome grant."
+    )
+    welcome_credits: float = Field(5.0, ge=0, description="The welcome grant of a user.")
+    hold_ttl_s: float = Field(3600, gt=0, description="How long a hold lives without progress.")
+    hold_grace_s: float = Field(
+        30, ge=0, description="How long a finished pipeline's hold waits for late usage."
+    )
+    usage_max_age_days: float = Field(35, gt=0, description="Older usage goes to the DLQ.")
+    usage_max_ahead_s: float = Field(300, ge=0, description="Usage from further ahead does too.")
+    checkpoint_entries: int = Field(100, ge=0, description="Entries between two checkpoints.")
+    checkpoint_every_s: float = Field(60, gt=0, description="Seconds between two checkpoints.")
+    sweep_every_s: float = Field(1, gt=0, description="Seconds between two sweeps of holds.")
+    session_timeout_ms: int = Field(
+        15_000, ge=6_000, description="After so long without a sign a consumer is replaced."
+    )
+    watchdog_s: float = Field(120, gt=0, description="A consumer stuck for so long is ended.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: text on a terminal, JSON lines elsewhere."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then the TOML file (passed as init values by `load`)."""
+        return env_settings, init_settings
+
+    def rules(self) -> Rules:
+        """Give the rules that decisions rest on."""
+        return Rules(
+            hold_ttl=timedelta(seconds=self.hold_ttl_s),
+            grace=timedelta(seconds=self.hold_grace_s),
+            max_age=timedelta(days=self.usage_max_age_days),
+            max_ahead=timedelta(seconds=self.usage_max_ahead_s),
+            provisioning=self.provisioning,
+            welcome_micro=parse_credits(self.welcome_credits, allow_zero=True),
+        )
+
+    def cluster(self, bootstrap: str) -> Cluster:
+        """Give the Kafka at `bootstrap` with our prefix and time-outs."""
+        return Cluster(bootstrap, self.topic_prefix, self.session_timeout_ms)
+
+    def masked(self) -> dict[str, Any]:
+        """Give what is in force, for people to read: secrets are masked."""
+        return self.model_dump(mode="json")
+
+
+def load() -> Settings:
+    """Read settings from the environment and the TOML file named by FAREGATE_CONFIG.
+
+    Raises SettingsError, naming what is wrong.
+    """
+    _secrets_from_files()
+    try:
+        return Settings(**_from_file())
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(
+            f"settings (FAREGATE_* or the TOML file): {'; '.join(wrong)}"
+        ) from error
+
+
+def _from_file() -> dict[str, Any]:
+    name = os.environ.get(CONFIG_ENVIRONMENT)
+    if not name:
+        return {}
+    try:
+        return tomllib.loads(Path(name).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{CONFIG_ENVIRONMENT}={name}: {error}") from error
+
+
+def _secrets_from_files() -> None:
+    """Let FAREGATE_X_FILE name a file that holds FAREGATE_X."""
+    for name in ("FAREGATE_DATABASE",):
+        path = os.environ.get(f"{name}_FILE")
+        if path and name not in os.environ:
+            try:
+                os.environ[name] = Path(path).read_text().strip()
+            except OSError as error:
+                raise SettingsError(f"{name}_FILE={path}: {error}") from error

@@ -1,0 +1,98 @@
+"""Topics: the table agrees with itself, and keys follow from the payload."""
+
+import uuid
+
+import pytest
+
+from faregate.events import (
+    EVENT_TYPES,
+    INPUT_TOPICS,
+    TOPIC_OF_TYPE,
+    TOPICS,
+    Publisher,
+    Subscriber,
+    UsageRecordedV1,
+    UserRegisteredV1,
+    all_topics,
+    dlq_of,
+    new_event_id,
+    routing_subject,
+    topic_name,
+)
+from faregate.events.examples import examples
+from faregate.events.topics import DAY_MS, FOREVER
+
+
+def test_every_type_has_exactly_one_topic() -> None:
+    assert sorted(TOPIC_OF_TYPE) == sorted(EVENT_TYPES)
+    assert sum(len(topic.types) for topic in TOPICS.values()) == len(EVENT_TYPES)
+
+
+def test_what_decides_together_is_partitioned_alike() -> None:
+    requests, progress = TOPICS["pipeline.requests"], TOPICS["pipeline.progress"]
+    assert (requests.partitions, requests.key) == (progress.partitions, progress.key)
+
+
+def test_input_outlives_the_recovery_window_and_checkpoints_everything() -> None:
+    assert all(TOPICS[name].retention_ms >= 35 * DAY_MS for name in INPUT_TOPICS)
+    assert TOPICS["credits.checkpoints"].retention_ms == FOREVER
+
+
+def test_a_dead_letter_queue_has_room_for_the_largest_record_and_its_headers() -> None:
+    by_name = {topic.name: topic for topic in all_topics()}
+    for name in INPUT_TOPICS:
+        dead = by_name[dlq_of(name)]
+        assert dead.max_message_bytes == TOPICS[name].max_message_bytes + 128 * 1024
+        assert dead.retention_ms == 90 * DAY_MS
+
+
+def test_prefixes_come_before_the_name() -> None:
+    assert topic_name("test-", dlq_of("usage.recorded")) == "test-usage.recorded.dlq"
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"org_id": "a", "user_id": "b"}, "org:a"),
+        ({"org_id": None, "user_id": "b"}, "user:b"),
+        ({"account": "user:b", "org_id": "a"}, "user:b"),
+        (UserRegisteredV1(user_id="b", org_id="a"), "user:b"),
+    ],
+)
+def test_the_key_says_whose_it_is(data: object, key: str) -> None:
+    assert routing_subject(data) == key  # type: ignore[arg-type]
+
+
+def test_data_about_nobody_has_no_key() -> None:
+    with pytest.raises(ValueError, match="names no account"):
+        routing_subject({"user_id": ""})
+
+
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_every_example_has_a_key(name: str) -> None:
+    model = EVENT_TYPES[name].from_data(examples()[name].data)
+    assert routing_subject(model).startswith(("org:", "user:"))
+
+
+def test_event_ids_are_uuids_of_version_7_in_order() -> None:
+    first = uuid.UUID(new_event_id())
+    assert (first.version, first.variant) == (7, uuid.RFC_4122)
+    assert len({new_event_id() for _ in range(1000)}) == 1000
+
+
+async def test_a_closed_publisher_says_how_to_open_it() -> None:
+    publisher = Publisher("localhost:1", "/test")
+    with pytest.raises(RuntimeError, match="async with"):
+        await publisher.publish(UserRegisteredV1(user_id="ada"))
+
+
+async def test_a_subscriber_refuses_what_it_cannot_do() -> None:
+    subscriber = Subscriber("localhost:1", "group")
+    with pytest.raises(RuntimeError, match="register a handler"):
+        await subscriber.run()
+
+    @subscriber.on(UsageRecordedV1)
+    async def used(data: UsageRecordedV1, event: object) -> None: ...
+
+    with pytest.raises(ValueError, match="a handler already"):
+        subscriber.on(UsageRecordedV1)
