@@ -45,7 +45,7 @@ def _decision(submission: Submission, outcome: Outcome) -> None:
         pipeline_id=submission.refs.pipeline_id,
         correlation_id=submission.refs.correlation_id,
         required_credits=to_credits(body["required" if denied else "reserved"]),
-        available_credits=to_credits(body["available"]) if denied else None,
+        available_credits=to_credits(body["available"]),
         reason=body.get("reason"),
         payer=body.get("payer"),
         phases=body.get("phases"),

@@ -34,7 +34,7 @@ def request(work: Work, index: int, cmd: Request) -> Outcome:
     welcome(work, cmd.user)
     known = close_if_due(work, known)
     if known and known.hold and known.hold.state == "live":
-        return _initiated(index, cmd, known, known.hold)
+        return _initiated(work, index, cmd, known)
     if known:
         close_hold(work, known, "restarted")
     return _decide_afresh(work, index, cmd)
@@ -103,7 +103,7 @@ def _reserve(
         hold,
         cmd.identity.event_key,
     )
-    return _initiated(index, cmd, work.put(pipeline), hold, book, payers[0])
+    return _initiated(work, index, cmd, work.put(pipeline), book, payers[0])
 
 
 def _covers(work: Work, payer: str, required: int) -> bool:
@@ -128,20 +128,23 @@ def _hold(work: Work, cmd: Request, book: Book, payer: str, required: int) -> Ho
 
 
 def _initiated(
+    work: Work,
     index: int,
     cmd: Request,
     pipeline: Pipeline,
-    hold: Hold | None,
     book: Book | None = None,
     payer: str | None = None,
 ) -> Outcome:
+    hold = pipeline.hold
     version = hold.price_version if hold else book.version if book else None
+    payer = hold.payer if hold else payer
     body: dict[str, Any] = {
         "pipeline": cmd.pipeline,
         "items": cmd.items,
         "phases": list(pipeline.phases),
         "pruned": list(pipeline.pruned),
-        "payer": hold.payer if hold else payer,
+        "payer": payer,
+        "available": work.state.accounts[payer].available if payer else 0,
         "reserved": hold.amount if hold else 0,
         "hold_id": str(UUID(bytes=hold.id)) if hold else None,
         "hold_expires_at": hold.expires_at.isoformat() if hold else None,
