@@ -183,6 +183,8 @@ def accounts_of(rows: list[Row]) -> set[int]:
     """List the account ids that rows of entries or outcomes name."""
     found: set[int] = set()
     for row in rows:
-        names = ("account_id", "user_id", "org_id") if "account_id" in row else ("user_id", "org_id")
+        names = (
+            ("account_id", "user_id", "org_id") if "account_id" in row else ("user_id", "org_id")
+        )
         found.update(row[name] for name in names if row[name] is not None)
     return found

@@ -25,7 +25,7 @@ from faregate.events import InvalidRecord
 from faregate.ledger.batch import Position, Submission
 from faregate.ledger.core import Rejected
 from faregate.ledger.database import TRANSIENT
-from faregate.ledger.store import BadValue, Result, Store, Unavailable
+from faregate.ledger.store import BadValue, Result, Store
 
 log = structlog.get_logger("faregate.loop")
 
@@ -131,7 +131,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._pause_s(self._settings.retry_s)
             return
         self._unplaced.difference_update(new)
-        log.info("assigned", partitions=[f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()])
+        log.info(
+            "assigned", partitions=[f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
+        )
 
     async def _poll(self) -> list[ConsumerRecord]:
         timeout_ms = int(self._settings.poll_s * 1000)
@@ -176,7 +178,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         started = monotonic()
         try:
             dead += await self._decide(records, batch, dead)
-        except (Unavailable, *TRANSIENT) as error:
+        except TRANSIENT as error:
             log.warning("database_away", error=str(error), waiting=len(records))
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
@@ -184,7 +186,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._adapt(len(records), monotonic() - started)
         ends = _next_offsets(records)
         if dead:
-            ends = await self._bury(records, dead, ends)
+            ends = await self._bury(dead, ends)
         self._done.update({tp: o for tp, o in ends.items() if tp in self._consumer.assignment()})
 
     def _decode(self, records: Sequence[ConsumerRecord]) -> tuple[Batch, list[DeadLetter]]:
@@ -204,7 +206,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         stop_at = {_tp(d.record): d.record.offset for d in reversed(dead)}
 
         def position_of(results: Sequence[Result]) -> Position:
-            rejected = [r for (r, _), o in zip(batch, results, strict=True) if isinstance(o, Rejected)]
+            rejected = [
+                r for (r, _), o in zip(batch, results, strict=True) if isinstance(o, Rejected)
+            ]
             return self._offsets.position(_up_to_dead(records, stop_at, rejected))
 
         try:
@@ -232,7 +236,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _bury(
         self,
-        records: Sequence[ConsumerRecord],
         dead: list[DeadLetter],
         ends: dict[TopicPartition, int],
     ) -> dict[TopicPartition, int]:

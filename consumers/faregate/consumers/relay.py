@@ -134,9 +134,7 @@ class Relay:
     async def _send(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
         async with asyncio.timeout(_ACK_TIMEOUT_S):
             pending = [
-                await producer.send(
-                    self._cluster.topic(r.topic), r.value, r.key, headers=r.headers
-                )
+                await producer.send(self._cluster.topic(r.topic), r.value, r.key, headers=r.headers)
                 for r in records
             ]
             await asyncio.gather(*pending)

@@ -7,7 +7,7 @@ under the lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -19,7 +19,7 @@ from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import ChargeUnpriced, CloseHold, Identity, Outcome, Usage
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
-from faregate.ledger.store import Store, Unavailable
+from faregate.ledger.store import Store
 
 log = structlog.get_logger("faregate.sweeper")
 
@@ -60,7 +60,7 @@ class Sweeper:
                 if monotonic() >= checkpoint_at:
                     await self._store.checkpoint()
                     checkpoint_at = monotonic() + settings.checkpoint_every_s
-            except (Unavailable, *TRANSIENT) as error:
+            except TRANSIENT as error:
                 log.warning("sweep_postponed", error=repr(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), settings.every_s)
@@ -96,7 +96,7 @@ async def charge_unpriced(store: Store) -> int:
         charged += await _apply(store, [_charge(store, row, subjects) for row in rows])
 
 
-def _charge(store: Store, row: Record, subjects: dict[int, str]) -> Submission:
+def _charge(store: Store, row: Record, subjects: Mapping[int, str]) -> Submission:
     key = store.keys.internal("charge", str(row["outcome_id"]))
     identity = Identity(key, key)
     usage = Usage(
@@ -113,9 +113,7 @@ def _charge(store: Store, row: Record, subjects: dict[int, str]) -> Submission:
         row["input_tokens"],
         row["output_tokens"],
     )
-    refs = Refs(
-        SOURCE, None, row["pipeline_id"], row["usage_id"], None, row["correlation_id"]
-    )
+    refs = Refs(SOURCE, None, row["pipeline_id"], row["usage_id"], None, row["correlation_id"])
     return Submission(ChargeUnpriced(identity, row["outcome_id"], usage), refs)
 
 

@@ -27,7 +27,7 @@ from aiokafka.protocol.types import (
 )
 
 
-class _Uuid(AbstractType[bytes]):
+class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
     @classmethod
     def encode(cls, value: bytes) -> bytes:
         return value
@@ -37,7 +37,7 @@ class _Uuid(AbstractType[bytes]):
         return data.read(16)
 
 
-class _Response(Response):
+class _Response(Response):  # type: ignore[misc]
     API_KEY: ClassVar[int] = 3
     API_VERSION: ClassVar[int] = 12
     SCHEMA: ClassVar[Schema] = Schema(
@@ -82,7 +82,7 @@ class _Response(Response):
     )
 
 
-class _RequestV12(RequestStruct):
+class _RequestV12(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION: ClassVar[bool] = True
     API_KEY: ClassVar[int] = 3
     API_VERSION: ClassVar[int] = 12
@@ -90,9 +90,7 @@ class _RequestV12(RequestStruct):
     SCHEMA: ClassVar[Schema] = Schema(
         (
             "topics",
-            CompactArray(
-                ("topic_id", _Uuid), ("topic", CompactString()), ("tags", TaggedFields)
-            ),
+            CompactArray(("topic_id", _Uuid), ("topic", CompactString()), ("tags", TaggedFields)),
         ),
         ("allow_auto_topic_creation", Boolean),
         ("include_topic_authorized_operations", Boolean),
@@ -100,11 +98,13 @@ class _RequestV12(RequestStruct):
     )
 
 
-class _Metadata(Request[_RequestV12]):
+class _Metadata(Request[_RequestV12]):  # type: ignore[misc]
     API_KEY = 3
 
     def __init__(self, topics: Iterable[str]) -> None:
-        self._topics = [(bytes(16), topic, {}) for topic in topics]
+        self._topics: list[tuple[bytes, str, dict[int, bytes]]] = [
+            (bytes(16), topic, {}) for topic in topics
+        ]
 
     def build(self, request_struct_class: type[_RequestV12]) -> _RequestV12:
         return request_struct_class(self._topics, False, False, {})  # noqa: FBT003

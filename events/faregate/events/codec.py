@@ -28,7 +28,7 @@ _JSON = "application/json"
 _CONTENT_TYPE_HEADER = ("content-type", CONTENT_TYPE.encode())
 
 
-class InvalidRecord(ValueError):  # noqa: N818 - named for what the loop does: to the DLQ
+class InvalidRecord(ValueError):
     """A record that can never be processed, however often it is retried.
 
     `code` is one of empty_record, unsupported_content_type, invalid_json, invalid_envelope,

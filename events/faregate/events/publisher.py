@@ -18,7 +18,7 @@ from faregate.events.envelope import Event
 from faregate.events.topics import MAX_MESSAGE_BYTES, TOPIC_OF_TYPE, routing_subject, topic_name
 
 
-class PublishFailed(RuntimeError):  # noqa: N818 - reads as what happened
+class PublishFailed(RuntimeError):
     """The broker did not acknowledge the event.
 
     It may still have arrived: publish again with the same `event_id`, which changes nothing if so.

@@ -145,7 +145,7 @@ def routing_subject(data: EventData | Mapping[str, Any]) -> str:
     raise ValueError("the data names no account, org_id or user_id to route by")
 
 
-class TopicsFailed(RuntimeError):  # noqa: N818 - reads as what happened
+class TopicsFailed(RuntimeError):
     """The cluster could not be asked, or refused to create a topic; the message says which."""
 
 

@@ -34,5 +34,5 @@ def to_public(body: Mapping[str, Any], subjects: Mapping[int, str]) -> dict[str,
 def accounts_in(body: Mapping[str, Any]) -> set[int]:
     """List the account ids that a stored body names."""
     found: set[int] = set()
-    _map(body, lambda account: found.add(account))
+    _map(body, found.add)
     return found

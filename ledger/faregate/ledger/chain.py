@@ -65,6 +65,7 @@ def entry_hash(previous: bytes, row: Sequence[Any]) -> bytes:
 def _encode(value: Any) -> bytes:
     if value is None:
         return _NULL
+    raw: bytes
     kind = type(value)
     if kind is int:
         raw = b"i" + value.to_bytes(8, "big", signed=True)

@@ -18,6 +18,11 @@ SERVER_LIMITS = {
 }
 """Set for each session when it starts; the migration sets the same for the role itself."""
 
+
+class Unavailable(Exception):
+    """The database cannot answer now; nothing was decided (rule 8). Try again later."""
+
+
 TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
@@ -33,6 +38,7 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.InvalidTransactionStateError,
     OSError,
     TimeoutError,
+    Unavailable,
 )
 """What a retry of the whole transaction can mend. A unique violation is one: the second look sees
 the row that was in the way, and the command is a duplicate or a conflict."""

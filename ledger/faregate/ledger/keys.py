@@ -18,7 +18,15 @@ class Keys:
     def __init__(self, hash_key: bytes) -> None:
         self._base = {
             kind: blake2b(digest_size=16, key=hash_key, person=kind)
-            for kind in (b"event", b"usage", b"pipeline", b"batch", b"subject", b"content", b"admin")
+            for kind in (
+                b"event",
+                b"usage",
+                b"pipeline",
+                b"batch",
+                b"subject",
+                b"content",
+                b"admin",
+            )
         }
 
     def _hash(self, kind: bytes, *parts: str) -> bytes:
@@ -45,7 +53,7 @@ class Keys:
         return self._hash(b"batch", batch_id)
 
     def subject(self, subject: str) -> bytes:
-        """Commitment to an account's subject; it outlives an erasure."""
+        """Commit to an account's subject; it outlives an erasure."""
         return self._hash(b"subject", subject)
 
     def internal(self, *parts: str) -> bytes:

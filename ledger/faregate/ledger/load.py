@@ -74,7 +74,9 @@ async def load(
     context = await connection.fetchrow(SQL["context"])
     subjects = await _subjects(connection, names, ids, [r["id"] for r in locked])
     state = State(await prices.books(connection, context["price_version"]), rules)
-    loaded = Loaded(state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {})
+    loaded = Loaded(
+        state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {}
+    )
     for row in locked:
         subject = subjects[row["id"]]
         loaded.heads[subject] = row["chain_head"]
@@ -161,9 +163,7 @@ def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
     )
 
 
-async def _load_completions(
-    connection: asyncpg.Connection, loaded: Loaded, needs: Needs
-) -> None:
+async def _load_completions(connection: asyncpg.Connection, loaded: Loaded, needs: Needs) -> None:
     wanted = {(loaded.ids[s], batch): (s, batch) for s, batch in needs.batches}
     rows = await connection.fetch(
         SQL["completions"], [a for a, _ in wanted], [UUID(b) for _, b in wanted]

@@ -17,7 +17,7 @@ import asyncpg
 from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
 from faregate.ledger.core import Decision, Outcome, Rejected, Rules, Seen, decide
-from faregate.ledger.database import TRANSIENT
+from faregate.ledger.database import TRANSIENT, Unavailable
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
@@ -28,10 +28,6 @@ Result = Outcome | Seen | Rejected | None
 PositionOf = Callable[[Sequence[Result]], Position | None]
 
 _ATTEMPTS = 8
-
-
-class Unavailable(Exception):
-    """The database cannot answer now; nothing was decided (rule 8). Try again later."""
 
 
 class BadValue(Exception):
@@ -153,3 +149,6 @@ async def open_store(pool: asyncpg.Pool, rules: Rules, *, checkpoint_every: int 
     except TRANSIENT as error:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     return Store(pool, Keys(row["hash_key"]), rules, checkpoint_every)
+
+
+__all__ = ["BadValue", "Result", "Store", "Unavailable", "open_store"]

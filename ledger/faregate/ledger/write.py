@@ -83,9 +83,7 @@ async def write(
     rows, heads = seal(loaded, decision)
     await _copy(connection, "outcomes", _OUTCOME_COLUMNS, _outcome_rows(loaded, decision))
     await _copy(connection, "entries", (*chain.COLUMNS, "hash"), rows)
-    await _copy(
-        connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources)
-    )
+    await _copy(connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources))
     await _update_accounts(connection, loaded, decision, heads)
     await _write_pipelines(connection, loaded, decision)
     await _write_rest(connection, loaded, decision)
@@ -317,9 +315,7 @@ def _checkpoints(
     loaded: Loaded, decision: Decision, heads: Mapping[str, bytes], every: int
 ) -> str | None:
     """State the accounts whose sequence passed a multiple of `every` in this batch."""
-    passed = {
-        e.subject for e in decision.entries if every > 0 and e.sequence % every == 0
-    }
+    passed = {e.subject for e in decision.entries if every > 0 and e.sequence % every == 0}
     if not passed:
         return None
     accounts = [decision.state.accounts[s] for s in sorted(passed)]

@@ -13,9 +13,7 @@ from faregate.runtime.settings import Settings
 def configure(settings: Settings, *, process: str) -> None:
     """Set up structlog and the standard library's logging for this process."""
     level = logging.getLevelName(settings.log_level.upper())
-    text = settings.log_format == "text" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
+    text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[

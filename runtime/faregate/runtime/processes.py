@@ -44,8 +44,11 @@ DRAIN_S = 9.0
 class Process(Protocol):
     """Something that runs until it is told to stop."""
 
-    def stop(self) -> None: ...
-    async def run(self) -> None: ...
+    def stop(self) -> None:
+        """Finish what is in hand, then return from `run`."""
+
+    async def run(self) -> None:
+        """Run until `stop`."""
 
 
 @asynccontextmanager
@@ -53,9 +56,7 @@ async def open_ledger(settings: Settings, servers: Servers, name: str) -> AsyncI
     """Open the store of the database in `servers`, as the application's role."""
     pool = await make_pool(servers.database, name=name)
     try:
-        yield await open_store(
-            pool, settings.rules(), checkpoint_every=settings.checkpoint_entries
-        )
+        yield await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries)
     finally:
         pool.terminate()
 
@@ -115,9 +116,7 @@ async def _consumer(
         resources.push_async_callback(client.stop)
     offsets = Offsets(store, name, described)
     loop = Loop(consumer, dlq, store, offsets, topics)
-    dog = Watchdog(
-        cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s
-    )
+    dog = Watchdog(cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s)
     watching = asyncio.create_task(dog.run())
     resources.callback(watching.cancel)
     return loop

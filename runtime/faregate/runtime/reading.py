@@ -12,6 +12,20 @@ from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
 
 _NEWEST = 2**62
+_COPIED = (
+    "usage_id",
+    "pipeline_id",
+    "phase",
+    "provider",
+    "model",
+    "units",
+    "input_tokens",
+    "output_tokens",
+    "byok",
+    "price_version",
+    "reason",
+    "correlation_id",
+)
 
 
 async def account(store: Store, subject: str, at: datetime | None = None) -> dict[str, Any]:
@@ -63,9 +77,7 @@ def _entry(row: asyncpg.Record, subjects: Any) -> dict[str, Any]:
     for name in ("user_id", "org_id"):
         if row[name] is not None:
             value[name] = subjects[row[name]].partition(":")[2]
-    names = ("usage_id", "pipeline_id", "phase", "provider", "model", "units", "input_tokens")
-    names += ("output_tokens", "byok", "price_version", "reason", "correlation_id")
-    value.update({name: row[name] for name in names if row[name] is not None})
+    value.update({name: row[name] for name in _COPIED if row[name] is not None})
     if row["hold_id"] is not None:
         value["hold_id"] = str(row["hold_id"])
     value["hash"] = row["hash"].hex()

@@ -38,6 +38,4 @@ def close_due_hold(work: Work, index: int, cmd: CloseHold) -> Outcome | None:
     reason = due_reason(hold)
     close_hold(work, pipeline, reason)
     body = {"reason": reason, "released": hold.remaining}
-    return Outcome(
-        index, cmd.identity, "close_hold", "closed", pipeline.user, pipeline.org, body
-    )
+    return Outcome(index, cmd.identity, "close_hold", "closed", pipeline.user, pipeline.org, body)

@@ -38,11 +38,11 @@ Result = Outcome | Seen | Rejected | None
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a batch comes to. `results` has one item per command, in order:
+    """What a batch comes to.
 
-    an Outcome (accepted now), Seen (a duplicate: nothing happened), Rejected (to the DLQ) or None
-    (a sweep that found nothing left to do).
-    """  # noqa: D205
+    `results` has one item per command, in order: an Outcome (accepted now), Seen (a duplicate:
+    nothing happened), Rejected (to the DLQ) or None (a sweep that found nothing left to do).
+    """
 
     state: State
     entries: list[Entry]
@@ -100,7 +100,7 @@ def _one(work: Work, index: int, command: Command) -> Result:
 
 
 def _known(work: Work, command: Command) -> Seen | Rejected | None:
-    """Same identity and content: the stored outcome. Other content: a conflict (rule 4)."""
+    """Give the stored outcome of the same identity and content; other content is a conflict."""
     identity = command.identity
     seen = work.state.seen.get(identity.event_key)
     what = "id"

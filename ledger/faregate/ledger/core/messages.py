@@ -33,6 +33,8 @@ def _money_message(body: Mapping[str, Any]) -> str:
     )
     text = f"{format_credits(body['required'])} credits are required, {has}."
     if body["debts"]:
-        text += f" Usage is still owed by {' and '.join(body['debts'])}: a purchase pays that first."
+        text += (
+            f" Usage is still owed by {' and '.join(body['debts'])}: a purchase pays that first."
+        )
     payers = " or ".join(c["payer"] for c in body["considered"])
     return f"{text} Buy credits for {payers}, or wait until held credits are released."

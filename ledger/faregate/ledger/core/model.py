@@ -245,8 +245,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an accepted command. `body` is what is announced, without identifiers:
-    accounts appear in it as subjects and are stored as account numbers."""  # noqa: D205, D209
+    """What became of an accepted command.
+
+    `body` is what is announced; accounts appear in it as subjects and are stored as numbers.
+    """
 
     command: int
     """Index of its command in the batch."""

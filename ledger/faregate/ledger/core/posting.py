@@ -63,7 +63,7 @@ def post(
     Raises LedgerFault when the account would break an invariant; nothing is kept then.
     """
     old = work.state.accounts[subject]
-    at = work.now if work.now > old.last_at else old.last_at
+    at = max(old.last_at, work.now)
     new = Account(
         subject,
         old.balance + amount,

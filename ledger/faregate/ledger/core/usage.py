@@ -58,7 +58,7 @@ def _unpriced(work: Work, index: int, cmd: Usage, pipeline: Pipeline | None) -> 
 
 
 def _payer(cmd: Usage, pipeline: Pipeline | None) -> str:
-    """The hold's payer, also when the hold is closed; else the org if named, else the user."""
+    """Give the hold's payer, also when the hold is closed; else the org if named, else the user."""
     hold = pipeline.hold if pipeline else None
     return hold.payer if hold else cmd.org or cmd.user
 
@@ -109,7 +109,7 @@ def _charge(
         debt=cost - from_hold - from_free,
         hold_id=any_hold.id if any_hold else None,
         user=cmd.user,
-        org=cmd.org if cmd.org else pipeline.org if pipeline else None,
+        org=cmd.org or (pipeline.org if pipeline else None),
         price_version=version,
         usage=cmd,
     )

@@ -135,5 +135,3 @@ def _render_history(entries: list[dict[str, Any]]) -> None:
             what,
         )
     out.print(table)
-
-
