@@ -9,8 +9,9 @@ the same function.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -57,24 +58,45 @@ _MICROSECOND = timedelta(microseconds=1)
 def entry_hash(previous: bytes, row: Sequence[Any]) -> bytes:
     """Hash one entry. `row` holds the columns of COLUMNS in order (a trailing hash is ignored)."""
     head = _NUMBERS.pack(*row[:3], (row[3] - EPOCH) // _MICROSECOND, *row[4:_FIRST_TEXT])
-    parts = [_VERSION, previous, head]
-    parts.extend(_encode(value) for value in row[_FIRST_TEXT : len(COLUMNS)])
-    return sha256(b"".join(parts)).digest()
+    parts = [
+        _NULL if value is None else _ENCODERS.get(type(value), _uuid)(value)
+        for value in row[_FIRST_TEXT : len(COLUMNS)]
+    ]
+    return sha256(b"".join([_VERSION, previous, head, *parts])).digest()
 
 
-def _encode(value: Any) -> bytes:
-    if value is None:
-        return _NULL
-    raw: bytes
-    kind = type(value)
-    if kind is int:
-        raw = b"i" + value.to_bytes(8, "big", signed=True)
-    elif kind is str:
-        raw = b"s" + value.encode()
-    elif kind is bool:
-        raw = b"\x01" if value else b"\x00"
-    elif kind is datetime:
-        raw = b"t" + ((value - EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
-    else:
-        raw = b"u" + value.bytes
+def _prefixed(raw: bytes) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
+
+
+# Few different texts and numbers come again and again: kinds, phases, models, price versions.
+@lru_cache(1024)
+def _text(value: str) -> bytes:
+    return _prefixed(b"s" + value.encode())
+
+
+@lru_cache(1024)
+def _integer(value: int) -> bytes:
+    return _prefixed(b"i" + value.to_bytes(8, "big", signed=True))
+
+
+def _moment(value: datetime) -> bytes:
+    number: int = (value - EPOCH) // _MICROSECOND
+    return _prefixed(b"t" + number.to_bytes(8, "big", signed=True))
+
+
+def _flag(value: bool) -> bytes:  # noqa: FBT001 - the column itself
+    return _prefixed(b"\x01" if value else b"\x00")
+
+
+def _uuid(value: Any) -> bytes:
+    """Encode a UUID; the driver has a class of its own for them."""
+    return _prefixed(b"u" + value.bytes)
+
+
+_ENCODERS: Mapping[type, Callable[[Any], bytes]] = {
+    str: _text,
+    int: _integer,
+    bool: _flag,
+    datetime: _moment,
+}

@@ -1,4 +1,4 @@
-"""The statements of `queries.sql` by name."""
+"""The statements of the `.sql` files by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from importlib.resources import files
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
-def _load() -> dict[str, str]:
-    parts = _NAME.split(files(__package__).joinpath("queries.sql").read_text())[1:]
+def statements(file: str) -> dict[str, str]:
+    """Read a file of statements, each after a line `-- name: <name>`."""
+    parts = _NAME.split(files(__package__).joinpath(file).read_text())[1:]
     return {name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
-SQL = _load()
+SQL = statements("queries.sql")
+"""Every statement of the store."""

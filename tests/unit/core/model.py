@@ -106,7 +106,7 @@ class PriceBook:
 
     def price(self, phase: str | None, units: int) -> Decimal | None:
         priced = self.document["phases"].get(phase)
-        return None if priced is None else Decimal(priced["credits"]) * units
+        return None if priced is None else Decimal(str(priced["credits"])) * units
 
     def run_price(self, phase: str, items: int) -> Decimal | None:
         if phase not in self.document["phases"]:
@@ -345,6 +345,7 @@ class Model:
                 "pruned": list(run.pruned),
                 "payer": payer,
                 "reserved": hold.amount if hold else ZERO,
+                "available": self.available(payer),
                 "hold": hold.number if hold else None,
                 "hold_expires_at": hold.until if hold else None,
                 "price_version": version,

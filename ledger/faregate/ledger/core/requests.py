@@ -49,11 +49,11 @@ def _same_owner(known: Pipeline, cmd: Request) -> None:
 def _decide_afresh(work: Work, index: int, cmd: Request) -> Outcome:
     book = work.state.books.in_force(work.now)
     phases = cmd.phases or (book.pipelines.get(cmd.pipeline) if book else None)
-    if book is None or phases is None:
-        return _denied(work, index, cmd, "unknown_pipeline", cmd.phases or (), None, ())
+    if phases is None:
+        return _denied(work, index, cmd, "unknown_pipeline", (), None, ())
     to_run, pruned = prune(work, cmd, phases)
-    required = book.required(to_run, cmd.items)
-    if required is None:
+    required = book.required(to_run, cmd.items) if book else None
+    if book is None or required is None:
         return _denied(work, index, cmd, "unknown_price", to_run, None, pruned)
     if cmd.expires_at is not None and work.now >= cmd.expires_at:
         return _denied(work, index, cmd, "request_expired", to_run, required, pruned)

@@ -25,8 +25,8 @@ def charge_unpriced(work: Work, index: int, cmd: ChargeUnpriced) -> Outcome | No
     pipeline = _pipeline_of(work, cmd.usage)
     if _cost(work, cmd.usage, pipeline)[1] is None:
         return None
-    work.charged.append(cmd.unpriced_id)
     done = _use(work, index, cmd.usage)
+    work.charged.append(cmd.unpriced_id)  # only now: a refusal keeps the usage
     return replace(done, identity=cmd.identity, name="charge_unpriced")
 
 
@@ -109,7 +109,7 @@ def _charge(
         debt=cost - from_hold - from_free,
         hold_id=any_hold.id if any_hold else None,
         user=cmd.user,
-        org=cmd.org or (pipeline.org if pipeline else None),
+        org=cmd.org or (pipeline.org if pipeline and pipeline.user == cmd.user else None),
         price_version=version,
         usage=cmd,
     )

@@ -1,6 +1,5 @@
-"""What all commands share: output, exit codes, opening the ledger.
+"""What all commands share: output, arguments, opening the ledger.
 
-Exit codes (contract): 0; 1 the answer is no, or drift was found; 2 usage; 3 a server is missing.
 With --json there is one JSON value on stdout, and everything else goes to stderr.
 """
 
@@ -8,27 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import asyncpg
 import typer
-from aiokafka.errors import KafkaError
 from rich.console import Console
+from rich.table import Table
 
 from faregate.events.amounts import parse_credits
-from faregate.ledger.core import InvalidBook, Rejected
-from faregate.ledger.database import TRANSIENT
-from faregate.ledger.migrate import MigrationError
-from faregate.ledger.store import Store, Unavailable
-from faregate.runtime import logs, processes, servers
-from faregate.runtime.servers import ServerMissing, Servers
-from faregate.runtime.settings import Settings, SettingsError, load
-from faregate.runtime.stack import StackError
-
-NO, USAGE, MISSING = 1, 2, 3
+from faregate.events.fields import parse_time
+from faregate.ledger.database import make_pool
+from faregate.ledger.store import Store, open_store
+from faregate.runtime import servers
+from faregate.runtime.cli.exits import MISSING, NO, USAGE, BadUsage, Refused
+from faregate.runtime.settings import Settings, load
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
@@ -36,22 +32,14 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-CLICK_EXCEPTION: type[Exception] = next(
-    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
-)
-"""What the option parser raises: typer carries its own copy of click and exports only children."""
+def new_app(help_text: str) -> typer.Typer:
+    """Make the typer application of a module of commands."""
+    return typer.Typer(help=help_text, no_args_is_help=True)
 
 
-class Refused(Exception):
-    """The answer is no: exit code 1. `code` is short and stable, the message says what to do."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class BadUsage(Exception):
-    """The command was called with something it cannot use: exit code 2."""
+def examples(*lines: str) -> str:
+    """Write the end of a command's help: what somebody would type."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
 def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
@@ -63,11 +51,29 @@ def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
         render()
 
 
+def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
+    """Make a plain table whose `right` columns are set to the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        numeric = name in right
+        made.add_column(
+            name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
+    return made
+
+
+def moment(value: datetime | str | None) -> str:
+    """Write a time for people: in UTC, to the second."""
+    if value is None:
+        return ""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def amount_argument(text: str, *, allow_zero: bool = False) -> int:
     """Read an amount of credits from the command line as micro-credits."""
     try:
-        number = json.loads(text)
-        return parse_credits(number, allow_zero=allow_zero)
+        return parse_credits(json.loads(text), allow_zero=allow_zero)
     except ValueError as error:
         raise BadUsage(f"{text!r} is not an amount of credits: {error}") from error
 
@@ -80,66 +86,63 @@ def subject_argument(text: str) -> str:
     return text
 
 
+def time_argument(text: str | None, option: str) -> datetime | None:
+    """Read a time from the command line: RFC 3339, or a date for its first moment in UTC."""
+    if text is None:
+        return None
+    try:
+        return parse_time(f"{text}T00:00:00Z" if len(text) == len("2025-01-31") else text)
+    except ValueError:
+        example = "2025-01-31T12:00:00Z (or 2025-01-31)"
+        raise BadUsage(f"{option} {text!r} is not a time: write {example}") from None
+
+
+def database_url(settings: Settings) -> str:
+    """Give the database in force, also where no Kafka is. Raises ServerMissing."""
+    if settings.database is not None:
+        return settings.database.get_secret_value()
+    return servers.find(settings).database
+
+
 @asynccontextmanager
-async def ledger(name: str = "cli") -> AsyncIterator[tuple[Store, Settings, Servers]]:
-    """Open the ledger in force, for one command."""
+async def ledger(name: str = "cli") -> AsyncIterator[tuple[Store, Settings]]:
+    """Open the ledger in force for one command; Kafka is not needed."""
     settings = load()
-    found = servers.find(settings)
-    async with processes.open_ledger(settings, found, name) as store:
-        yield store, settings, found
+    pool = await make_pool(database_url(settings), name=name)
+    try:
+        yield (
+            await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries),
+            settings,
+        )
+    finally:
+        pool.terminate()
 
 
 def run_async(work: Coroutine[Any, Any, None]) -> None:
     """Run one command's coroutine."""
+    # What the client logs while a broker is away; the command's own error says it once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     asyncio.run(work)
 
 
-_EXITS: tuple[tuple[tuple[type[BaseException], ...], int, str], ...] = (
-    ((Refused, Rejected), NO, "refused"),
-    ((MigrationError, InvalidBook), NO, "refused"),
-    ((BadUsage, SettingsError), USAGE, "usage"),
-    ((ServerMissing, StackError), MISSING, "server_missing"),
-    ((Unavailable, KafkaError, *TRANSIENT), MISSING, "server_missing"),
-    ((asyncpg.UndefinedTableError, asyncpg.InvalidCatalogNameError), MISSING, "not_migrated"),
-    ((asyncpg.UndefinedObjectError,), MISSING, "not_migrated"),
-)
-
-
-def run_app(app: typer.Typer) -> int:
-    """Run the command line; print a fault in one line (or as JSON) and give its exit code."""
-    as_json = "--json" in sys.argv[1:]
-    try:
-        code = app(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except CLICK_EXCEPTION as error:
-        if str(error):  # without a message the help has been printed already
-            _complain(error, "usage", as_json=as_json)
-        return USAGE
-    except Exception as error:
-        for kinds, exit_code, name in _EXITS:
-            if isinstance(error, kinds):
-                _complain(error, name, as_json=as_json)
-                return exit_code
-        raise
-    return code if isinstance(code, int) else 0
-
-
-def _complain(error: BaseException, name: str, *, as_json: bool) -> None:
-    code = getattr(error, "code", name) if isinstance(error, Refused | Rejected) else name
-    message = getattr(error, "message", None) or str(error) or repr(error)
-    if name == "not_migrated":
-        message = f"{message}. The database is not migrated: run `faregate migrate`"
-    fix = getattr(error, "fix", None)
-    if as_json:
-        sys.stdout.write(json.dumps({"error": code, "message": message, "fix": fix}) + "\n")
-    err.print(f"faregate: {message}", style="red", markup=False)
-    if fix:
-        err.print(f"  what to do: {fix}", markup=False)
-
-
-def configure_logs(settings: Settings, process: str) -> None:
-    """Set up logging for a long-running command."""
-    logs.configure(settings, process=process)
+__all__ = [
+    "MISSING",
+    "NO",
+    "USAGE",
+    "BadUsage",
+    "JsonOption",
+    "Refused",
+    "amount_argument",
+    "database_url",
+    "err",
+    "examples",
+    "ledger",
+    "moment",
+    "new_app",
+    "out",
+    "run_async",
+    "show",
+    "subject_argument",
+    "table",
+    "time_argument",
+]

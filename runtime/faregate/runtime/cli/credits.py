@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
-from rich.table import Table
 
 from faregate.runtime import reading
 from faregate.runtime.cli.base import (
@@ -15,15 +14,20 @@ from faregate.runtime.cli.base import (
     JsonOption,
     Refused,
     amount_argument,
+    examples,
     ledger,
+    moment,
+    new_app,
     out,
     run_async,
     show,
     subject_argument,
+    table,
+    time_argument,
 )
 from faregate.runtime.writing import grant, set_balance
 
-credits_app = typer.Typer(help="Grant credits and read the ledger.", no_args_is_help=True)
+app = new_app("Grant credits and read the ledger.")
 
 Subject = Annotated[str, typer.Argument(help="org:<id> or user:<id>")]
 Amount = Annotated[str, typer.Argument(help="Credits, at most 6 decimals.")]
@@ -33,7 +37,7 @@ KeyOption = Annotated[
 ]
 
 
-@credits_app.command("set")
+@app.command("set", epilog=examples("faregate credits set org:acme 10000"))
 def set_(
     subject: Subject, balance: Amount, key: KeyOption = None, *, as_json: JsonOption = False
 ) -> None:
@@ -43,13 +47,13 @@ def set_(
 
 
 async def _set(subject: str, target: int, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _, _):
+    async with ledger() as (store, _):
         await set_balance(store, subject, target, key)
         account = await reading.account(store, subject)
     show(account, as_json=as_json, render=lambda: _render_account(account))
 
 
-@credits_app.command("grant")
+@app.command("grant", epilog=examples("faregate credits grant user:ada 50 --kind bonus"))
 def grant_(
     subject: Subject,
     amount: Amount,
@@ -66,39 +70,47 @@ def grant_(
 
 
 async def _grant(subject: str, kind: str, micro: int, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _, _):
+    async with ledger() as (store, _):
         await grant(store, subject, "bonus" if kind == "bonus" else "purchase", micro, key)
         account = await reading.account(store, subject)
     show(account, as_json=as_json, render=lambda: _render_account(account))
 
 
-@credits_app.command()
+@app.command(
+    epilog=examples(
+        "faregate credits balance org:acme",
+        "faregate credits balance org:acme --at 2025-06-30T23:59:59Z --json",
+    )
+)
 def balance(
     subject: Subject,
-    at: Annotated[datetime | None, typer.Option(help="As of this time (RFC 3339).")] = None,
+    at: Annotated[str | None, typer.Option(help="As of this time (RFC 3339, or a date).")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Show what an account has: now, or at a point in time."""
-    run_async(_balance(subject_argument(subject), at, as_json=as_json))
+    when = time_argument(at, "--at")
+    run_async(_balance(subject_argument(subject), when, as_json=as_json))
 
 
 async def _balance(subject: str, at: datetime | None, *, as_json: bool) -> None:
-    async with ledger() as (store, _, _):
+    async with ledger() as (store, _):
         found = await reading.account(store, subject, at)
     show(found, as_json=as_json, render=lambda: _render_account(found))
 
 
 def _render_account(account: dict[str, Any]) -> None:
-    table = Table(show_header=True, box=None, pad_edge=False)
     names = ("account", "balance", "held", "available", "debt", "tier")
-    for name in names:
-        table.add_column(name)
-    table.add_row(*(str(account[name]) for name in names))
-    out.print(table)
+    shown = table(names, right=names[1:5])
+    shown.add_row(account["account"], *(_amount(account[n]) for n in names[1:5]), account["tier"])
+    out.print(shown)
 
 
-@credits_app.command()
+def _amount(value: float) -> str:
+    return f"{value:,}"
+
+
+@app.command()
 def history(
     subject: Subject,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
@@ -111,27 +123,27 @@ def history(
 
 
 async def _history(subject: str, limit: int, before: int | None, *, as_json: bool) -> None:
-    async with ledger() as (store, _, _):
+    async with ledger() as (store, _):
         entries = await reading.history(store, subject, limit, before)
     if entries is None:
-        raise Refused("account_not_found", f"no account {subject}")
+        raise Refused("account_not_found", f"no account {subject}: nobody has granted or used credits")
     show(entries, as_json=as_json, render=lambda: _render_history(entries))
 
 
 def _render_history(entries: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for name in ("seq", "at", "kind", "amount", "held", "debt", "balance", "what"):
-        table.add_column(name, justify="right" if name in {"amount", "balance"} else "left")
+    numbers = ("seq", "amount", "held", "debt", "balance")
+    shown = table(("seq", "at", "kind", "amount", "held", "debt", "balance", "what"), right=numbers)
     for e in entries:
-        what = e.get("usage_id") or e.get("pipeline_id") or e.get("reason") or ""
-        table.add_row(
+        shown.add_row(
             str(e["sequence"]),
-            str(e["at"])[:19],
+            moment(e["at"]),
             e["kind"],
-            str(e["amount"]),
-            str(e["held_delta"]),
-            str(e["debt_delta"]),
-            str(e["balance"]),
-            what,
+            *(_change(e[name]) for name in ("amount", "held_delta", "debt_delta")),
+            _amount(e["balance"]),
+            " ".join(filter(None, (e.get("phase"), e.get("usage_id") or e.get("pipeline_id")))),
         )
-    out.print(table)
+    out.print(shown)
+
+
+def _change(value: float) -> str:
+    return f"{value:+,}" if value else "0"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
 from faregate.runtime import stack
-from faregate.runtime.cli.base import MISSING, JsonOption, err, out, show
+from faregate.runtime.cli.base import MISSING, JsonOption, err, examples, new_app, out, show
 from faregate.runtime.settings import load
 
-stack_app = typer.Typer(help="The embedded Kafka and PostgreSQL.", no_args_is_help=True)
+app = new_app("The embedded Kafka and PostgreSQL.")
 
 
 def _home() -> Path:
@@ -31,15 +32,25 @@ def _value(info: stack.StackInfo) -> dict[str, Any]:
     }
 
 
+def without_password(url: str) -> str:
+    """Give a database URL for the eyes of people: `stack status --json` has the whole of it."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{place}", query=""))
+
+
 def _render(info: stack.StackInfo) -> None:
-    out.print(f"Kafka       {info.kafka}  {'up' if info.kafka_alive else 'down'}")
-    out.print(f"PostgreSQL  {info.database}  {'up' if info.postgres_alive else 'down'}")
+    out.print(f"Kafka       {info.kafka or '-'}  {'up' if info.kafka_alive else 'down'}")
+    database = without_password(info.database) or "-"
+    out.print(f"PostgreSQL  {database}  {'up' if info.postgres_alive else 'down'}", markup=False)
     out.print(f"data        {info.home}{'  (goes with `stack down`)' if info.ephemeral else ''}")
     for name, path in info.logs.items():
         out.print(f"log         {name}: {path}")
 
 
-@stack_app.command()
+@app.command(epilog=examples("faregate stack up", "faregate stack up --ephemeral --json"))
 def up(
     *,
     ephemeral: Annotated[
@@ -54,7 +65,7 @@ def up(
     show(_value(info), as_json=as_json, render=lambda: _render(info))
 
 
-@stack_app.command()
+@app.command()
 def down(*, as_json: JsonOption = False) -> None:
     """Stop what `stack up` started; an ephemeral stack's data goes with it."""
     stopped = stack.down(_home())
@@ -62,7 +73,7 @@ def down(*, as_json: JsonOption = False) -> None:
     show({"stopped": stopped}, as_json=as_json, render=lambda: out.print(text))
 
 
-@stack_app.command()
+@app.command()
 def status(*, as_json: JsonOption = False) -> None:
     """Show the stack; exit 3 when it is not running."""
     info = stack.status(_home())

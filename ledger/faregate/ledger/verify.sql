@@ -1,0 +1,206 @@
+-- The statements of verify. All are read in one snapshot. In every statement $1 is the time of
+-- `--since`, or NULL for everything. Those that look for what is wrong give the rows that are, at
+-- most a hundred, with their number in `total`.
+
+-- name: entries
+-- Times that no Python has ('infinity', the year 99999) are read as the epoch: their hash tells.
+SELECT id, account_id, sequence,
+       CASE WHEN at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN at ELSE 'epoch' END AS at,
+       amount, held_delta, debt_delta, balance, held, debt, outcome_id, kind, cause, hold_id,
+       user_id, org_id, price_version, phase, provider, model, units, input_tokens, output_tokens,
+       byok,
+       CASE WHEN occurred_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN occurred_at
+            WHEN occurred_at IS NOT NULL THEN 'epoch' END AS occurred_at,
+       reason, hash
+FROM entries
+WHERE $1::timestamptz IS NULL OR account_id IN (
+    SELECT id FROM accounts WHERE last_at >= $1
+    UNION SELECT account_id FROM entries WHERE at >= $1
+)
+ORDER BY account_id, sequence;
+
+-- name: entry_count
+SELECT count(*) FROM entries
+WHERE $1::timestamptz IS NULL OR account_id IN (
+    SELECT id FROM accounts WHERE last_at >= $1
+    UNION SELECT account_id FROM entries WHERE at >= $1
+);
+
+-- name: accounts
+-- Every account with its subject and what its pipelines hold; also those with half of that.
+SELECT coalesce(a.id, s.account_id) AS id, a.id IS NOT NULL AS has_account,
+       s.account_id IS NOT NULL AS has_subject, s.subject, s.commitment,
+       a.balance, a.held, a.debt, a.sequence, a.chain_head, a.checkpointed,
+       CASE WHEN a.last_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN a.last_at
+            WHEN a.id IS NOT NULL THEN 'epoch' END AS last_at,
+       coalesce(p.remaining, 0)::bigint AS remaining
+FROM accounts a
+FULL JOIN subjects s ON s.account_id = a.id
+LEFT JOIN (
+    SELECT payer_id, sum(remaining) AS remaining FROM pipelines
+    WHERE state IN ('live', 'closing') GROUP BY payer_id
+) p ON p.payer_id = coalesce(a.id, s.account_id)
+WHERE $1::timestamptz IS NULL OR coalesce(a.id, s.account_id) IN (
+    SELECT id FROM accounts WHERE last_at >= $1
+    UNION SELECT account_id FROM entries WHERE at >= $1
+)
+ORDER BY 1;
+
+-- name: causes
+-- Entries whose outcome is missing or another one. An entry is never older than its outcome.
+SELECT e.id, e.account_id, e.sequence, e.outcome_id, o.id IS NULL AS missing,
+       o.event_key <> e.cause AS other_cause, e.at < o.at AS too_old,
+       e.kind IN ('usage', 'hold') AND o.user_id IS DISTINCT FROM e.user_id AS other_user,
+       e.kind = 'hold' AND o.org_id IS DISTINCT FROM e.org_id AS other_org,
+       e.price_version IS NOT NULL AND v.version IS NULL AS unknown_price,
+       count(*) OVER () AS total
+FROM entries e
+LEFT JOIN outcomes o ON o.id = e.outcome_id
+LEFT JOIN price_versions v ON v.version = e.price_version
+WHERE ($1::timestamptz IS NULL OR e.at >= $1)
+  AND (o.id IS NULL OR o.event_key <> e.cause OR e.at < o.at
+       OR (e.kind IN ('usage', 'hold') AND o.user_id IS DISTINCT FROM e.user_id)
+       OR (e.kind = 'hold' AND o.org_id IS DISTINCT FROM e.org_id)
+       OR (e.price_version IS NOT NULL AND v.version IS NULL))
+ORDER BY e.id LIMIT 100;
+
+-- name: outcomes
+-- Outcomes whose entries are not as many, or not of the kind, that they say; and those of nobody.
+SELECT o.id, o.command, o.result, o.entries, coalesce(e.entries, 0) AS found,
+       coalesce(e.charges, 0) AS charges, coalesce(e.holds, 0) AS holds,
+       coalesce(e.adjustments, 0) AS adjustments,
+       (o.user_id IS NOT NULL AND u.account_id IS NULL)
+           OR (o.org_id IS NOT NULL AND g.account_id IS NULL) AS of_nobody,
+       count(*) OVER () AS total
+FROM outcomes o
+LEFT JOIN (
+    SELECT outcome_id, count(*) AS entries, count(*) FILTER (WHERE kind = 'usage') AS charges,
+           count(*) FILTER (WHERE kind = 'hold') AS holds,
+           count(*) FILTER (WHERE kind = 'adjustment') AS adjustments
+    FROM entries WHERE $1::timestamptz IS NULL OR at >= $1 GROUP BY outcome_id
+) e ON e.outcome_id = o.id
+LEFT JOIN subjects u ON u.account_id = o.user_id
+LEFT JOIN subjects g ON g.account_id = o.org_id
+WHERE ($1::timestamptz IS NULL OR o.at >= $1)
+  AND (o.entries <> coalesce(e.entries, 0)
+       OR (o.result = 'charged') <> (coalesce(e.charges, 0) = 1)
+       OR (coalesce(e.holds, 0) > 0 AND o.result <> 'initiated')
+       OR (o.result = 'set' AND coalesce(e.adjustments, 0) <> 1)
+       OR (o.user_id IS NOT NULL AND u.account_id IS NULL)
+       OR (o.org_id IS NOT NULL AND g.account_id IS NULL))
+ORDER BY o.id LIMIT 100;
+
+-- name: holds
+-- What entries reserved, settled and released for each hold, against its pipeline. A pipeline_id
+-- that was used anew has the row of its last run only; the holds before must be empty.
+WITH moved AS (
+    SELECT hold_id, account_id, sum(held_delta)::bigint AS remaining,
+           (sum(held_delta) FILTER (WHERE kind = 'hold'))::bigint AS amount
+    FROM entries
+    WHERE (hold_id IS NOT NULL OR held_delta <> 0)
+      AND ($1::timestamptz IS NULL OR account_id IN (
+          SELECT id FROM accounts WHERE last_at >= $1
+          UNION SELECT account_id FROM entries WHERE at >= $1))
+    GROUP BY hold_id, account_id
+), held AS (
+    SELECT * FROM pipelines WHERE hold_id IS NOT NULL
+      AND ($1::timestamptz IS NULL OR payer_id IN (
+          SELECT id FROM accounts WHERE last_at >= $1
+          UNION SELECT account_id FROM entries WHERE at >= $1))
+)
+SELECT coalesce(p.hold_id, m.hold_id) AS hold_id, coalesce(p.payer_id, m.account_id) AS account_id,
+       p.pipeline_key, p.remaining, p.amount, p.state, m.account_id IS NULL AS without_entries,
+       m.remaining AS by_entries, m.amount AS amount_by_entries, count(*) OVER () AS total
+FROM held p
+FULL JOIN moved m ON m.hold_id = p.hold_id AND m.account_id = p.payer_id
+WHERE m.account_id IS NULL OR (p.hold_id IS NULL AND m.remaining <> 0) OR m.hold_id IS NULL
+   OR p.remaining <> m.remaining OR p.amount <> m.amount OR (p.hold_id IS NOT NULL AND m.amount IS NULL)
+ORDER BY 1, 2 LIMIT 100;
+
+-- name: requests
+-- Pipelines against the outcome that let them in.
+SELECT p.pipeline_key, p.outcome_id, o.id IS NULL AS missing, p.payer_id AS account_id,
+       count(*) OVER () AS total
+FROM pipelines p LEFT JOIN outcomes o ON o.id = p.outcome_id
+WHERE ($1::timestamptz IS NULL OR o.at IS NULL OR o.at >= $1)
+  AND (o.id IS NULL OR o.result <> 'initiated' OR o.user_id <> p.user_id
+       OR o.org_id IS DISTINCT FROM p.org_id
+       OR o.body -> 'items' IS DISTINCT FROM to_jsonb(p.items)
+       OR o.body -> 'phases' IS DISTINCT FROM p.phases
+       OR o.body -> 'pruned' IS DISTINCT FROM p.pruned
+       OR o.body -> 'reserved' IS DISTINCT FROM to_jsonb(p.amount)
+       OR o.body ->> 'hold_id' IS DISTINCT FROM p.hold_id::text
+       OR (p.hold_id IS NOT NULL
+           AND (o.body -> 'payer' IS DISTINCT FROM to_jsonb(p.payer_id)
+                OR o.body -> 'price_version' IS DISTINCT FROM to_jsonb(p.price_version))))
+ORDER BY p.pipeline_key LIMIT 100;
+
+-- name: refs
+-- What callers called things, to be hashed again.
+SELECT r.outcome_id, o.id IS NULL AS missing, s.source, r.event_id, r.usage_id, r.pipeline_id,
+       o.event_key, o.usage_key, p.pipeline_key
+FROM refs r
+LEFT JOIN outcomes o ON o.id = r.outcome_id
+LEFT JOIN sources s ON s.id = r.source_id
+LEFT JOIN pipelines p ON p.outcome_id = r.outcome_id
+WHERE $1::timestamptz IS NULL OR o.at IS NULL OR o.at >= $1;
+
+-- name: checkpoints
+-- $1 commitments or NULL, $2 account ids or NULL, $3 sequences; one row for each, in order.
+SELECT coalesce(s.account_id, a.id) AS account_id, a.sequence AS newest,
+       e.id, e.hash, e.balance, e.held, e.debt
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
+    WITH ORDINALITY AS w (commitment, account_id, sequence, n)
+LEFT JOIN subjects s ON s.commitment = w.commitment
+LEFT JOIN accounts a ON a.id = coalesce(s.account_id, w.account_id)
+LEFT JOIN entries e ON e.account_id = coalesce(s.account_id, w.account_id)
+    AND e.sequence = w.sequence
+ORDER BY w.n;
+
+-- name: recoveries
+SELECT epoch, from_tx, found_at, detail FROM recoveries ORDER BY epoch;
+
+-- name: subjects
+SELECT account_id, coalesce(subject, 'erased:' || account_id) AS subject FROM subjects
+WHERE account_id = ANY ($1::bigint[]);
+
+-- name: triggers
+-- Each append-only table, and whatever inherits from it, with its trigger as it is now.
+WITH RECURSIVE tables AS (
+    SELECT to_regclass(name)::oid AS id, name
+    FROM unnest(ARRAY['entries', 'outcomes', 'price_versions']) AS name
+    UNION ALL
+    SELECT i.inhrelid, i.inhrelid::regclass::text FROM pg_inherits i JOIN tables t ON i.inhparent = t.id
+)
+SELECT t.name, g.tgenabled::text AS enabled,
+       -- before (2), delete (8), update (16), truncate (32); for each statement, without condition
+       g.tgtype = 58 AND g.tgqual IS NULL AND g.tgattr = '' AS complete,
+       p.prosrc ~ 'RAISE EXCEPTION' AND p.prosrc !~* '\mreturn\M' AS refuses
+FROM tables t
+LEFT JOIN pg_trigger g ON g.tgrelid = t.id AND g.tgname = 'append_only' AND NOT g.tgisinternal
+LEFT JOIN pg_proc p ON p.oid = g.tgfoid
+ORDER BY t.name;
+
+-- name: privileges
+-- What the application's role may do to the tables that never change.
+SELECT name, privilege
+FROM unnest(ARRAY['entries', 'outcomes', 'price_versions']) AS name,
+     unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
+WHERE has_table_privilege($1, name, privilege)
+   OR (privilege = 'UPDATE' AND has_any_column_privilege($1, name, privilege))
+ORDER BY 1, 2;
+
+-- name: unpriced_count
+SELECT count(*) FROM unpriced;
+
+-- name: unpriced
+SELECT outcome_id, occurred_at, phase, provider, model, units, input_tokens, output_tokens
+FROM unpriced ORDER BY outcome_id LIMIT 20;
+
+-- name: state
+SELECT (SELECT count(*) FROM pipelines WHERE state IN ('live', 'closing')) AS live_holds,
+       (SELECT coalesce(sum(remaining), 0)::bigint FROM pipelines
+        WHERE state IN ('live', 'closing')) AS held_micro,
+       (SELECT count(*) FROM accounts WHERE debt > 0) AS accounts_in_debt,
+       (SELECT coalesce(sum(debt), 0)::bigint FROM accounts) AS debt_micro,
+       (SELECT count(*) FROM outbox) AS outbox_waiting;
