@@ -42,18 +42,18 @@ def many(n: int) -> list[str]:
     return [f"u{i % ACCOUNTS}" for i in range(n)]
 
 
-def usage(user: str) -> Raw:
-    """Make one usage event of one credit for the seeded pipeline of `user`."""
-    number = next(_numbers)
+def usage(user: str, pipeline_id: str | None = None, units: int = 1) -> Raw:
+    """Make one usage event, of one credit for each unit, for the seeded pipeline of `user`."""
+    number, pipeline_id = next(_numbers), pipeline_id or f"pipeline-{user}"
     data = {
         "usage_id": f"usage-{number}-{uuid4().hex[:8]}",
         "user_id": user,
-        "pipeline_id": f"pipeline-{user}",
+        "pipeline_id": pipeline_id,
         "occurred_at": datetime.now(UTC),
         "phase": "cj_assessment",
-        "units": 1,
+        "units": units,
     }
-    return _raw("UsageRecordedV1", f"user:{user}", data, f"pipeline-{user}")
+    return _raw("UsageRecordedV1", f"user:{user}", data, pipeline_id)
 
 
 def request(user: str, pipeline_id: str, items: int = 10) -> Raw:

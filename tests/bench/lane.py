@@ -32,7 +32,7 @@ from faregate.ledger.store import Store, open_store
 RULES = Rules(provisioning="manual")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
-DRAIN_TIMEOUT_S = 180.0
+DRAIN_TIMEOUT_S = 60.0
 _SEED_BATCH = 500
 _POLL_S = 0.005
 
@@ -96,6 +96,9 @@ async def make_topics(lane: Lane, names: Sequence[str]) -> None:
     failed = [error for error in answer.topic_errors if error[1]]
     if failed:
         raise BenchFailed(f"topics were not created: {failed}")
+    for name in names:  # until every partition has its leader
+        async with Ends(lane.kafka, f"{lane.prefix}{name}") as ends:
+            await ends.total()
 
 
 LEDGER_TOPICS = tuple(TOPICS) + tuple(t.name for t in all_topics() if t.name not in TOPICS)
@@ -133,6 +136,10 @@ class Running:
                     raise BenchFailed(f"the process ended: {self.lines[-5:]}")
                 self._changed.clear()
                 await self._changed.wait()
+
+    def troubles(self, since: float) -> list[dict[str, Any]]:
+        """List what it complained about from that moment on."""
+        return [x for x in self.lines if x.get("level") != "info" and x["seen_at"] >= since]
 
     async def stop(self) -> None:
         if self.process.returncode is None:
@@ -181,6 +188,9 @@ async def _spawned(lane: Lane, commands: Sequence[Sequence[str]]) -> AsyncIterat
             )
             processes.append(Running(process))
         yield processes
+    except BenchFailed as error:
+        logs = [line for process in processes for line in process.lines[-8:]]
+        raise BenchFailed(f"{error}; logged: {logs}") from error
     finally:
         await asyncio.gather(*(process.stop() for process in processes))
 
@@ -205,9 +215,9 @@ class Ends:
 
     async def reach(self, total: int) -> float:
         """Wait until the topic has so many records; give the moment when it was seen."""
-        async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            while (now := await self.total()) < total:
-                await asyncio.sleep(_POLL_S)
+        until = perf_counter() + DRAIN_TIMEOUT_S
+        while (now := await self.total()) < total and perf_counter() < until:
+            await asyncio.sleep(_POLL_S)
         moment = perf_counter()
         if now != total:
             raise BenchFailed(f"{now} records, expected exactly {total}")

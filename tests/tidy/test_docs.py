@@ -1,10 +1,13 @@
 """The documents name only what exists, and their marked blocks run."""
 
+import contextlib
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,18 +115,25 @@ def test_the_marked_blocks_of_a_document_run(path: Path, stack: Stack, tmp_path:
 
 
 def run_block(block: Block, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [*RUNNABLE[block.language], block.text],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BLOCK_LIMIT_S,
-        check=False,
-    )
-    said = f"{done.stdout}{done.stderr}"
-    assert done.returncode == 0, f"{block} exited with {done.returncode}\n{said}"
+    """Run a block in a session of its own; what it leaves running goes with it."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [*RUNNABLE[block.language], block.text],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=BLOCK_LIMIT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        assert code == 0, f"{block} exited with {code}\n{said.read()}"
 
 
 def test_the_reader_of_documents_knows_shell() -> None:

@@ -7,6 +7,7 @@ and offset in its headers.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from faregate.events.topics import dlq_of
 
 HEADER_PREFIX = "faregate-"
 _MESSAGE_MAX_BYTES = 1_000
+_TOPIC_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,15 @@ def attempts(headers: dict[str, bytes]) -> int:
 
 
 async def bury(producer: AIOKafkaProducer, letters: Sequence[DeadLetter]) -> None:
-    """Publish dead letters and wait until all are acknowledged. Raises aiokafka's KafkaError."""
+    """Publish dead letters and wait until all are acknowledged.
+
+    Raises aiokafka's KafkaError, and TimeoutError soon when a queue does not exist: whoever waits
+    here keeps other partitions waiting, too.
+    """
     now = datetime.now(UTC)
+    async with asyncio.timeout(_TOPIC_TIMEOUT_S):
+        for topic in {dlq_of(letter.record.topic) for letter in letters}:
+            await producer.partitions_for(topic)
     pending = [
         await producer.send(
             dlq_of(letter.record.topic),

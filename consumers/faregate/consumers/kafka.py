@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
 
 from faregate.events.topics import DLQ_EXTRA_BYTES, MAX_MESSAGE_BYTES, topic_name
 
@@ -65,3 +67,17 @@ def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
         request_timeout_ms=10_000,
         metadata_max_age_ms=30_000,
     )
+
+
+async def close_producer(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
+    """Stop a producer; what it could not send in `timeout_s` it never will.
+
+    aiokafka's own `stop` leaves its sender running when it is cancelled: with a broker away for
+    long, each of those would come back to life and announce old facts once more.
+    """
+    try:
+        await asyncio.wait_for(producer.stop(), timeout_s)
+    except (KafkaError, TimeoutError):
+        if producer._sender is not None:  # noqa: SLF001 - there is no other way to stop it
+            await producer._sender.close()  # noqa: SLF001
+        await producer.client.close()

@@ -18,14 +18,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from faregate.consumers import intake, journal
+from faregate.consumers import headers, intake, journal
 from faregate.consumers.dlq import DeadLetter, bury
 from faregate.consumers.offsets import Offsets
 from faregate.events import InvalidRecord
 from faregate.ledger.batch import Position, Submission
 from faregate.ledger.core import Rejected
 from faregate.ledger.database import TRANSIENT
-from faregate.ledger.store import BadValue, Result, Store
+from faregate.ledger.store import BadValue, Result, Store, WentBack
 
 log = structlog.get_logger("faregate.loop")
 
@@ -72,7 +72,10 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settings = settings or LoopSettings()
         self._size = self._settings.batch
         self._unplaced: set[TopicPartition] = set()
+        self._assignments = 0
         self._held: dict[TopicPartition, float] = {}
+        self._unburied: set[TopicPartition] = set()
+        self._database_away = False
         self._done: dict[TopicPartition, int] = {}
         self._stopping = asyncio.Event()
 
@@ -82,19 +85,23 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def waits(self) -> bool:
-        """Tell whether a partition stands still on purpose (its dead letter cannot be sent)."""
-        return bool(self._held)
+        """Tell whether it stands still on purpose: a dead letter or the database has to wait."""
+        return bool(self._unburied) or self._database_away
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget partitions that are somebody else's now."""
-        for tp in revoked:
+        lost = list(revoked)
+        self._offsets.forget(lost)
+        for tp in lost:
             self._unplaced.discard(tp)
             self._held.pop(tp, None)
+            self._unburied.discard(tp)
             self._done.pop(tp, None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
         new = list(assigned)
+        self._assignments += 1
         self._consumer.pause(*new)
         self._unplaced.update(new)
 
@@ -115,25 +122,40 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._release_held()
         try:
             records = await self._poll()
-        except KafkaError as error:
+        except (KafkaError, UnicodeDecodeError) as error:
+            if isinstance(error, UnicodeDecodeError):
+                headers.tolerate()
             log.warning("poll_failed", error=repr(error))
+            self._start_over()
             await self._pause_s(self._settings.retry_s)
             return
         if records:
             await self._process(records)
 
     async def _place(self) -> None:
-        new = sorted(self._unplaced)
+        new, assignments = sorted(self._unplaced), self._assignments
         try:
             placed = await self._offsets.place(self._consumer, new)
         except (*TRANSIENT, KafkaError) as error:
             log.warning("cannot_read_offsets", error=repr(error))
             await self._pause_s(self._settings.retry_s)
             return
+        if assignments != self._assignments:
+            return  # what was placed first may have been paused again since
         self._unplaced.difference_update(new)
+        self._done.update(placed)
         log.info(
             "assigned", partitions=[f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
         )
+
+    def _start_over(self) -> None:
+        """Drop what is in hand and read again from the kept offsets, wherever the client is.
+
+        A client whose poll fails may have moved on beyond records that it never gave.
+        """
+        ours = self._consumer.assignment()
+        self._consumer.pause(*ours)
+        self._unplaced.update(ours)
 
     async def _poll(self) -> list[ConsumerRecord]:
         timeout_ms = int(self._settings.poll_s * 1000)
@@ -147,25 +169,45 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Read the earlier topics to their ends before the last topic is decided.
 
         So a decision sees every completion that was acknowledged before its request was sent: the
-        topics are co-partitioned. Bounded, since a held partition may never get there.
+        topics are co-partitioned. A backlog is worked off in batches on the way. Bounded when
+        nothing more comes (a broker away), or when the rest stands behind a held record.
         """
-        partitions = {r.partition for r in records if r.topic == self._topics[-1]}
-        assigned = self._consumer.assignment()
-        behind = {
-            tp for tp in assigned if tp.topic != self._topics[-1] and tp.partition in partitions
-        } - self._held.keys()
+        assignments = self._assignments
+        last = [r for r in records if r.topic == self._topics[-1]]
+        first = [r for r in records if r.topic != self._topics[-1]]
+        behind = self._earlier({r.partition for r in last})
         ends = await self._consumer.end_offsets(list(behind)) if behind else {}
         until = monotonic() + _CATCH_UP_S
-        first: list[ConsumerRecord] = []
-        while behind and monotonic() < until and not self._stopping.is_set():
-            behind = {tp for tp in behind if await self._before(tp, ends[tp])}
-            if behind:
-                more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=1000)
-                first += _in_order(more, self._topics)
-        if not first:
-            return records
-        earlier = [r for r in records if r.topic != self._topics[-1]]
-        return earlier + first + [r for r in records if r.topic == self._topics[-1]]
+        while behind := {
+            tp for tp in behind - self._held.keys() if await self._before(tp, ends[tp])
+        }:
+            if self._stopping.is_set() or assignments != self._assignments:
+                break
+            if monotonic() > until:
+                log.warning("decided_without_all_progress", behind=[f"{tp}" for tp in behind])
+                return first + last
+            more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=self._size)
+            if not more:
+                continue
+            first += _in_order(more, self._topics)
+            if len(first) >= self._size:
+                if not await self._process(first):
+                    self._start_over()
+                    return []
+                first = []
+            until = monotonic() + _CATCH_UP_S
+        if behind or assignments != self._assignments:
+            self._start_over()  # not now, and perhaps not by us
+            return []
+        return first + last
+
+    def _earlier(self, partitions: set[int]) -> set[TopicPartition]:
+        """List our partitions of these numbers of all topics but the last."""
+        return {
+            tp
+            for tp in self._consumer.assignment()
+            if tp.topic != self._topics[-1] and tp.partition in partitions
+        }
 
     async def _before(self, tp: TopicPartition, end: int) -> bool:
         try:
@@ -173,21 +215,32 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         except _ILLEGAL_STATE:
             return False
 
-    async def _process(self, records: list[ConsumerRecord]) -> None:
+    async def _process(self, records: list[ConsumerRecord]) -> bool:
+        """Decide records and bury what is dead; tell whether it could be done now."""
         batch, dead = self._decode(records)
         started = monotonic()
         try:
             dead += await self._decide(records, batch, dead)
+        except WentBack as error:
+            log.warning("database_went_back", error=str(error))
+            self._store.forget()
+            self._start_over()
+            return False
         except TRANSIENT as error:
             log.warning("database_away", error=str(error), waiting=len(records))
+            self._database_away = True
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
-            return
+            return False
+        self._database_away = False
         self._adapt(len(records), monotonic() - started)
         ends = _next_offsets(records)
         if dead:
             ends = await self._bury(dead, ends)
+        else:
+            self._unburied -= ends.keys()
         self._done.update({tp: o for tp, o in ends.items() if tp in self._consumer.assignment()})
+        return True
 
     def _decode(self, records: Sequence[ConsumerRecord]) -> tuple[Batch, list[DeadLetter]]:
         batch: Batch = []
@@ -203,18 +256,19 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self, records: Sequence[ConsumerRecord], batch: Batch, dead: Sequence[DeadLetter]
     ) -> list[DeadLetter]:
         """Apply the batch with its offsets; give what turned out dead in it."""
-        stop_at = {_tp(d.record): d.record.offset for d in reversed(dead)}
+        kept: dict[TopicPartition, int] = {}
 
         def position_of(results: Sequence[Result]) -> Position:
-            rejected = [
-                r for (r, _), o in zip(batch, results, strict=True) if isinstance(o, Rejected)
-            ]
-            return self._offsets.position(_up_to_dead(records, stop_at, rejected))
+            kept.update(_up_to_dead(records, [*dead, *_rejected(batch, results)]))
+            return self._offsets.position(kept)
 
         try:
             results = await self._store.apply([s for _, s in batch], position_of)
         except BadValue as error:
-            return await self._bisect(batch, error)
+            found = await self._bisect(batch, error)
+            await self._offsets.advance(_up_to_dead(records, [*dead, *found]))
+            return found
+        self._offsets.kept_by_batch(kept)
         journal.decisions(batch, results)
         return _rejected(batch, results)
 
@@ -244,10 +298,11 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await asyncio.wait_for(bury(self._dlq, dead), _DLQ_TIMEOUT_S)
             await self._offsets.advance(ends)
-        except (KafkaError, *TRANSIENT) as error:
+        except (KafkaError, WentBack, *TRANSIENT) as error:
             first = {_tp(d.record): d.record.offset for d in reversed(dead)}
             self._hold(first, error)
             return {tp: first.get(tp, end) for tp, end in ends.items()}
+        self._unburied -= ends.keys()
         journal.dead(dead)
         return ends
 
@@ -265,10 +320,13 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             except _ILLEGAL_STATE:
                 continue
             self._held[tp] = monotonic() + self._settings.hold_s
+            self._unburied.add(tp)
 
     def _release_held(self) -> None:
         for tp in [tp for tp, until in self._held.items() if monotonic() >= until]:
             del self._held[tp]
+            if tp in self._unplaced:
+                continue
             try:
                 self._consumer.resume(tp)
             except _ILLEGAL_STATE:
@@ -313,6 +371,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait_for(self._consumer.commit(ours), 5)
         except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError) as error:
             log.info("commit_skipped", error=repr(error))
+            self._done = {**ours, **self._done}  # else an idle partition would show lag for ever
 
 
 def _tp(record: ConsumerRecord) -> TopicPartition:
@@ -334,16 +393,14 @@ def _next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int
 
 
 def _up_to_dead(
-    records: Sequence[ConsumerRecord],
-    dead: dict[TopicPartition, int],
-    rejected: Sequence[ConsumerRecord],
+    records: Sequence[ConsumerRecord], dead: Sequence[DeadLetter]
 ) -> dict[TopicPartition, int]:
     """Give the offsets to keep with a batch: none beyond a record whose dead letter is not sent."""
-    stop_at = dict(dead)
-    for record in rejected:
-        tp = _tp(record)
-        stop_at[tp] = min(stop_at.get(tp, record.offset), record.offset)
-    return {tp: min(o, stop_at.get(tp, o)) for tp, o in _next_offsets(records).items()}
+    ends = _next_offsets(records)
+    for letter in dead:
+        tp = _tp(letter.record)
+        ends[tp] = min(ends[tp], letter.record.offset)
+    return ends
 
 
 def _rejected(batch: Batch, results: Sequence[Result]) -> list[DeadLetter]:

@@ -25,14 +25,33 @@ class Offsets:
         self._store = store
         self._consumer = consumer
         self._topics = topics
+        self._known: dict[TopicPartition, int] = {}
+
+    @property
+    def owned(self) -> dict[TopicPartition, int]:
+        """The partitions that are read here, each with what is kept as far as is known here."""
+        return dict(self._known)
 
     def position(self, next_offsets: dict[TopicPartition, int]) -> Position:
         """Give what a batch's transaction keeps; a topic without an id is a fault."""
         offsets = [
-            Offset(self._topics.ids[tp.topic], tp.partition, tp.topic, offset)
+            Offset(
+                self._topics.ids[tp.topic], tp.partition, tp.topic, offset, self._known.get(tp, 0)
+            )
             for tp, offset in next_offsets.items()
         ]
         return Position(self._topics.cluster, self._consumer, offsets)
+
+    def kept_by_batch(self, next_offsets: dict[TopicPartition, int]) -> None:
+        """Note what a committed transaction has kept, to see it if the database goes back."""
+        for tp, offset in next_offsets.items():
+            if tp in self._known:
+                self._known[tp] = max(self._known[tp], offset)
+
+    def forget(self, revoked: Iterable[TopicPartition]) -> None:
+        """Forget partitions that are somebody else's now."""
+        for tp in revoked:
+            self._known.pop(tp, None)
 
     async def kept(self) -> dict[tuple[UUID, int], int]:
         """Read the kept offsets by (topic id, partition)."""
@@ -43,6 +62,7 @@ class Offsets:
         """Keep offsets without a batch: after its dead letters are acknowledged."""
         async with self._store.pool.acquire() as connection, connection.transaction():
             await put_offsets(connection, self.position(next_offsets))
+        self.kept_by_batch(next_offsets)
 
     async def place(
         self, consumer: AIOKafkaConsumer, assigned: Iterable[TopicPartition]
@@ -57,9 +77,9 @@ class Offsets:
         behind: list[str] = []
         for tp in assigned:
             offset = kept.get((self._topics.ids[tp.topic], tp.partition))
-            committed = await consumer.committed(tp)
-            if committed and committed > (offset or 0):
-                behind.append(f"{tp.topic}[{tp.partition}] {committed} -> {offset or 0}")
+            before = max(await consumer.committed(tp) or 0, self._known.get(tp, 0))
+            if before > (offset or 0):
+                behind.append(f"{tp.topic}[{tp.partition}] {before} -> {offset or 0}")
             try:
                 if offset is None:
                     await consumer.seek_to_beginning(tp)
@@ -71,6 +91,8 @@ class Offsets:
             placed[tp] = offset or 0
         if behind:
             await self._recovered(behind)
+        ours = consumer.assignment()
+        self._known.update({tp: o for tp, o in placed.items() if tp in ours})
         return placed
 
     async def _recovered(self, behind: list[str]) -> None:

@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 
 from faregate.consumers import announce
 from faregate.consumers.announce import Record
-from faregate.consumers.kafka import Cluster, make_producer
+from faregate.consumers.kafka import Cluster, close_producer, make_producer
 from faregate.ledger import bodies, failpoints
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
@@ -36,6 +36,7 @@ _BATCH_TX = 64
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
+_SILENT_S = 15.0
 
 
 class LostLock(Exception):
@@ -71,6 +72,9 @@ class Relay:
             if not await connection.fetchval(SQL["lock_relay"]):
                 await self._wait(self._stopping, _RETRY_S)
                 return
+            # A relay that has been stopped must not keep the lock: its session ends by the server.
+            await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
+            self._store.forget()  # a new connection may lead to a restored backup
             await connection.add_listener("outbox", self._on_news)
             row = await connection.fetchrow(SQL["ledger"])
             self._ledger_id = row["ledger_id"]
@@ -81,8 +85,7 @@ class Relay:
                 while not self._stopping.is_set():
                     await self._once(connection, producer)
             finally:
-                with suppress(KafkaError, TimeoutError):
-                    await asyncio.wait_for(producer.stop(), 5)
+                await close_producer(producer)
                 if not connection.is_closed():
                     await connection.reset()
 

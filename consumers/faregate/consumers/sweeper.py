@@ -86,6 +86,7 @@ def _close(store: Store, row: Record) -> Submission:
 async def charge_unpriced(store: Store) -> int:
     """Charge kept usage that has a price by now; count it. Looks at all of it, in order."""
     after, charged = 0, 0
+    store.names.forget()  # these names come from rows alone, without the check under the lock
     while True:
         rows = await store.pool.fetch(SQL["unpriced_usage"], after, _LIMIT)
         if not rows:

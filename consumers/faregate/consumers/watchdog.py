@@ -34,7 +34,10 @@ def end_process() -> None:
 
 
 class Watchdog:
-    """Calls `give_up` when the group has lag and has not moved for `patience_s` seconds."""
+    """Calls `give_up` when a partition of ours has lag and has not moved for `patience_s` seconds.
+
+    A process that owns no partition looks at all of them, since it may hang before it gets one.
+    """
 
     def __init__(
         self,
@@ -54,8 +57,7 @@ class Watchdog:
         self._patience_s = patience_s
         self._every_s = every_s
         self._give_up = give_up
-        self._seen: dict[tuple[UUID, int], int] = {}
-        self._moved_at = monotonic()
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -64,22 +66,44 @@ class Watchdog:
             try:
                 await self._look()
             except (KafkaError, *TRANSIENT):
-                self._moved_at = monotonic()
+                self._moved.clear()
 
     async def _look(self) -> None:
         kept = await self._offsets.kept()
-        lag = await lag_of(self._cluster, self._topics, kept)
-        if kept != self._seen or lag == 0 or self._waits():
-            self._seen, self._moved_at = kept, monotonic()
-            return
-        stuck_s = monotonic() - self._moved_at
+        lags = await lags_of(self._cluster, self._topics, kept)
+        owned = self._offsets.owned.keys()
+        now, moved = monotonic(), self._moved
+        self._moved = {}
+        for tp, lag in lags.items():
+            if lag == 0 or self._waits() or (owned and tp not in owned):
+                continue
+            at = kept.get((self._topics.ids[tp.topic], tp.partition), 0)
+            seen, since = moved.get(tp, (at, now))
+            self._moved[tp] = (at, since if seen == at else now)
+        self._judge(owned=bool(owned), now=now)
+
+    def _judge(self, *, owned: bool, now: float) -> None:
+        """Give up if one of our partitions stands still; without any, only if all of them do."""
+        still_s = [now - since for _, since in self._moved.values()]
+        stuck_s = (max if owned else min)(still_s, default=0.0)
         if stuck_s >= self._patience_s:
-            log.critical("consumer_stuck", lag=lag, seconds=round(stuck_s))
+            log.critical(
+                "consumer_stuck", partitions=[f"{tp}" for tp in self._moved], seconds=round(stuck_s)
+            )
             self._give_up()
 
 
-async def lag_of(cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]) -> int:
+async def lag_of(
+    cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]
+) -> int:
     """Count the records between the kept offsets and the ends of all partitions of `topics`."""
+    return sum((await lags_of(cluster, topics, kept)).values())
+
+
+async def lags_of(
+    cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]
+) -> dict[TopicPartition, int]:
+    """Count, for each partition, the records between the kept offset and its end."""
     client = AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap,
         isolation_level="read_committed",
@@ -95,7 +119,7 @@ async def lag_of(cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID,
         with suppress(KafkaError):
             await client.stop()
     at = {tp: max(kept.get((topics.ids[tp.topic], tp.partition), 0), starts[tp]) for tp in ends}
-    return sum(max(0, end - at[tp]) for tp, end in ends.items())
+    return {tp: max(0, end - at[tp]) for tp, end in ends.items()}
 
 
 def _partitions(topics: ClusterTopics) -> Sequence[TopicPartition]:

@@ -48,6 +48,8 @@ class Offset:
     partition: int
     topic: str
     next_offset: int
+    known: int = 0
+    """What the database kept before, as far as its reader knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def _moment(value: datetime) -> bytes:
     return _prefixed(b"t" + number.to_bytes(8, "big", signed=True))
 
 
-def _flag(value: bool) -> bytes:  # noqa: FBT001 - the column itself
+def _flag(value: bool) -> bytes:
     return _prefixed(b"\x01" if value else b"\x00")
 
 

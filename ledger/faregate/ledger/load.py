@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,12 +12,16 @@ from asyncpg.pgproto.pgproto import UUID
 
 from faregate.ledger.batch import Needs
 from faregate.ledger.core import Account, Books, Hold, Pipeline, Rules, Seen, State, parse_book
-from faregate.ledger.names import Names
+from faregate.ledger.names import Names, erased
 from faregate.ledger.queries import SQL
 
 
 class PayerMoved(Exception):
     """A hold appeared, between look and lock, whose payer is not locked: take the batch again."""
+
+
+class NamesMoved(Exception):
+    """An account is not whose it is remembered to be (a restored backup): forget, then again."""
 
 
 @dataclass(slots=True)
@@ -68,11 +72,14 @@ async def load(
     needs: Needs,
     ids: Mapping[str, int],
 ) -> Loaded:
-    """Lock every account of the batch, then read. Raises PayerMoved when it must be tried again."""
+    """Lock every account of the batch, then read.
+
+    Raises PayerMoved and NamesMoved when it must be tried again.
+    """
     pipelines = _uuids(needs.pipelines)
     locked = await connection.fetch(SQL["lock_accounts"], sorted(ids.values()), pipelines)
     context = await connection.fetchrow(SQL["context"])
-    subjects = await _subjects(connection, names, ids, [r["id"] for r in locked])
+    subjects = _subjects(ids, locked)
     state = State(await prices.books(connection, context["price_version"]), rules)
     loaded = Loaded(
         state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {}
@@ -89,14 +96,12 @@ async def load(
     return loaded
 
 
-async def _subjects(
-    connection: asyncpg.Connection, names: Names, ids: Mapping[str, int], locked: list[int]
-) -> dict[int, str]:
-    subjects = {i: s for s, i in ids.items()}
-    others = [i for i in locked if i not in subjects]
-    if others:
-        subjects.update(await names.subjects(others, connection))
-    return subjects
+def _subjects(ids: Mapping[str, int], locked: Sequence[asyncpg.Record]) -> dict[int, str]:
+    """Give the subject of each locked account: what is remembered must be what is there."""
+    there = {r["id"]: r["subject"] or erased(r["id"]) for r in locked}
+    if any(there.get(i) != s for s, i in ids.items()):
+        raise NamesMoved
+    return there
 
 
 def _account(subject: str, row: asyncpg.Record) -> Account:

@@ -13,6 +13,11 @@ from faregate.ledger.queries import SQL
 _CACHE_LIMIT = 200_000
 
 
+def erased(account_id: int) -> str:
+    """Name an account whose subject has been erased."""
+    return f"erased:{account_id}"
+
+
 class Names:
     """Maps subjects to account ids and back, and makes accounts that are missing.
 
@@ -51,7 +56,7 @@ class Names:
             await self._make_room()
             rows = await (via or self._pool).fetch(SQL["subjects_of_accounts"], missing)
             self._remember(rows)
-        return {i: self._subjects.get(i, f"erased:{i}") for i in wanted}
+        return {i: self._subjects.get(i) or erased(i) for i in wanted}
 
     async def find(self, subject: str) -> int | None:
         """Give the account id of a subject without making one."""
@@ -71,6 +76,12 @@ class Names:
             if row["subject"] is not None:
                 self._ids[row["subject"]] = row["account_id"]
                 self._subjects[row["account_id"]] = row["subject"]
+
+    def forget(self) -> None:
+        """Forget everything: after a backup was restored, numbers may be somebody else's."""
+        self._ids.clear()
+        self._subjects.clear()
+        self._sources.clear()
 
     async def _make_room(self) -> None:
         if len(self._ids) > _CACHE_LIMIT or len(self._subjects) > _CACHE_LIMIT:

@@ -31,9 +31,10 @@ SELECT source FROM sources ORDER BY id;
 
 -- name: lock_accounts
 -- The one mutex (rule 3): every account of the batch, payers of its pipelines' holds included, in
--- one statement and one order.
-SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.chain_head, a.last_at, a.tier
-FROM accounts a
+-- one statement and one order. The subject comes with it, because what a process remembers of it
+-- may be from before a backup was restored.
+SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.chain_head, a.last_at, a.tier, s.subject
+FROM accounts a JOIN subjects s ON s.account_id = a.id
 WHERE a.id IN (
     SELECT unnest($1::bigint[])
     UNION
@@ -110,14 +111,23 @@ ON CONFLICT (account_id, batch_key, phase) DO UPDATE SET items = EXCLUDED.items;
 DELETE FROM unpriced WHERE outcome_id = ANY ($1::bigint[]);
 
 -- name: put_offsets
--- Never back: a zombie's late batch cannot undo what its successor has read.
-INSERT INTO offsets AS o (cluster, consumer, topic_id, partition, topic, next_offset)
-SELECT $1, $2, topic_id, partition, topic, next_offset
-FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[])
-    AS w (topic_id, partition, topic, next_offset)
-ORDER BY topic_id, partition
-ON CONFLICT (cluster, consumer, topic_id, partition)
-DO UPDATE SET next_offset = greatest(o.next_offset, EXCLUDED.next_offset), topic = EXCLUDED.topic;
+-- Never back: a zombie's late batch cannot undo what its successor has read. Gives the partitions
+-- whose kept offset is lower than the caller knows it was ($7): the database is a restored backup.
+WITH wanted AS (
+    SELECT * FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[], $7::bigint[])
+        AS w (topic_id, partition, topic, next_offset, known)
+), put AS (
+    INSERT INTO offsets AS o (cluster, consumer, topic_id, partition, topic, next_offset)
+    SELECT $1, $2, topic_id, partition, topic, next_offset FROM wanted
+    ORDER BY topic_id, partition
+    ON CONFLICT (cluster, consumer, topic_id, partition)
+    DO UPDATE SET next_offset = greatest(o.next_offset, EXCLUDED.next_offset),
+        topic = EXCLUDED.topic
+)
+SELECT w.topic, w.partition, w.known, coalesce(o.next_offset, 0) AS kept
+FROM wanted w LEFT JOIN offsets o
+    ON (o.cluster, o.consumer, o.topic_id, o.partition) = ($1, $2, w.topic_id, w.partition)
+WHERE coalesce(o.next_offset, 0) < w.known;
 
 -- name: offsets
 SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND consumer = $2;
@@ -193,3 +203,70 @@ SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id
 FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
 WHERE e.account_id = $1 AND e.sequence < $2
 ORDER BY e.sequence DESC LIMIT $3;
+
+-- name: price_history
+-- For people: every version with who applied it; $1 NULL or one version.
+SELECT version, effective_from, applied_at, applied_by, book, clock_timestamp() AS now
+FROM price_versions WHERE $1::integer IS NULL OR version = $1 ORDER BY version;
+
+-- name: unpriced_kinds
+-- Usage that waits for a price, by what it was for.
+SELECT phase, provider, model, count(*) AS events, min(occurred_at) AS first, max(occurred_at) AS last
+FROM unpriced GROUP BY phase, provider, model ORDER BY count(*) DESC, phase, model;
+
+-- name: now
+SELECT clock_timestamp();
+
+-- name: patience
+-- For a person's question over a whole table: longer than a decision may take.
+SELECT set_config('statement_timeout', '60s', false), set_config('transaction_timeout', '90s', false);
+
+-- name: outcomes_of_pipeline
+-- All that was accepted for a pipeline_id. Reads the whole of refs: for a person's question only.
+SELECT o.id, o.event_key, o.command, o.result, o.user_id, o.org_id, o.at, o.body,
+       r.event_id, r.usage_id, r.batch_id, r.pipeline_id, r.correlation_id, s.source
+FROM refs r JOIN outcomes o ON o.id = r.outcome_id JOIN sources s ON s.id = r.source_id
+WHERE r.pipeline_id = $1
+ORDER BY o.id;
+
+-- name: outcomes_of_keys
+-- $1 event keys, $2 usage keys.
+SELECT o.id, o.event_key, o.usage_key, o.command, o.result, o.user_id, o.org_id, o.at, o.body,
+       r.event_id, r.usage_id, r.batch_id, r.pipeline_id, r.correlation_id, s.source
+FROM outcomes o LEFT JOIN refs r ON r.outcome_id = o.id LEFT JOIN sources s ON s.id = r.source_id
+WHERE o.event_key = ANY ($1::uuid[]) OR o.usage_key = ANY ($2::uuid[])
+ORDER BY o.id;
+
+-- name: entries_of_outcomes
+-- The entries of an outcome have the transaction number of its id: $1 outcomes, $2 and $3 the
+-- lowest and the highest id they can have.
+SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id
+FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
+WHERE e.id >= $2 AND e.id < $3 AND e.outcome_id = ANY ($1::bigint[])
+ORDER BY e.id;
+
+-- name: entries_of_hold
+-- $1 the hold's payer, $2 the hold, $3 the request that made it.
+SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id
+FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
+WHERE e.account_id = $1 AND e.hold_id = $2 AND e.outcome_id >= $3
+ORDER BY e.id;
+
+-- name: account_before
+-- What an account had before an outcome ($2).
+SELECT balance, held, debt FROM entries
+WHERE account_id = $1 AND outcome_id < $2 ORDER BY sequence DESC LIMIT 1;
+
+-- name: doctor_migrations
+SELECT name, checksum FROM migrations;
+
+-- name: doctor_outbox
+SELECT count(*) AS waiting FROM (SELECT 1 FROM outbox LIMIT 10000) AS o;
+
+-- name: doctor_relay
+-- Whether some relay holds the lock of `lock_relay`.
+SELECT EXISTS (
+    SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
+      AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('faregate.relay', 0)
+);

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+from asyncpg.exceptions._base import DataError as DriverDataError
 
 from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
-from faregate.ledger.core import Decision, Outcome, Rejected, Rules, Seen, decide
+from faregate.ledger.core import Decision, LedgerFault, Outcome, Rejected, Rules, Seen, decide
 from faregate.ledger.database import TRANSIENT, Unavailable
 from faregate.ledger.keys import Keys
-from faregate.ledger.load import Loaded, PayerMoved, PriceCache, load
+from faregate.ledger.load import Loaded, NamesMoved, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
 from faregate.ledger.queries import SQL
-from faregate.ledger.write import Conflict, checkpoint, put_offsets, write
+from faregate.ledger.write import Conflict, WentBack, checkpoint, put_offsets, write
 
 Result = Outcome | Seen | Rejected | None
 PositionOf = Callable[[Sequence[Result]], Position | None]
@@ -31,10 +32,17 @@ _ATTEMPTS = 8
 
 
 class BadValue(Exception):
-    """PostgreSQL refuses a value in the batch (rule 11): bisect it and set the one apart."""
+    """One of the batch can never be written (rule 11): bisect it and set that one apart."""
 
 
-_BAD_VALUE = (asyncpg.DataError, asyncpg.CheckViolationError, OverflowError, UnicodeEncodeError)
+_BAD_VALUE = (
+    asyncpg.DataError,
+    DriverDataError,  # the driver's own, which shares only the name
+    asyncpg.CheckViolationError,
+    LedgerFault,
+    OverflowError,
+    UnicodeEncodeError,
+)
 
 
 @dataclass(slots=True)
@@ -57,8 +65,9 @@ class Store:
         """Decide and write a batch in one transaction; give one result per submission, in order.
 
         `position_of` turns the results into the offsets that are kept with them. Raises
-        Unavailable (nothing was written; try again), BadValue (one of the batch can never be
-        written) and LedgerFault (a bug; nothing was written).
+        Unavailable (nothing was written; try again) and BadValue (nothing was written; one of
+        the batch never can be: PostgreSQL refuses a value, or the core an impossible account),
+        and WentBack when the database is older than the position knows (nothing was written).
         """
         commands = [s.command for s in submissions]
         needs = needs_of(commands)
@@ -67,6 +76,8 @@ class Store:
                 return await self._transaction(submissions, needs, position_of)
             except (PayerMoved, Conflict):
                 continue
+            except NamesMoved:
+                self.forget()
             except _BAD_VALUE as error:
                 raise BadValue(f"{type(error).__name__}: {error}") from error
             except TRANSIENT as error:
@@ -74,6 +85,11 @@ class Store:
                     raise Unavailable(f"{type(error).__name__}: {error}") from error
                 await self._after_fault(error)
         raise Unavailable("the same rows kept changing; try again")
+
+    def forget(self) -> None:
+        """Drop everything that is remembered of the database: it may be a restored backup."""
+        self.names.forget()
+        self._prices = PriceCache()
 
     async def _after_fault(self, error: BaseException) -> None:
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
@@ -151,4 +167,4 @@ async def open_store(pool: asyncpg.Pool, rules: Rules, *, checkpoint_every: int 
     return Store(pool, Keys(row["hash_key"]), rules, checkpoint_every)
 
 
-__all__ = ["BadValue", "Result", "Store", "Unavailable", "open_store"]
+__all__ = ["BadValue", "Result", "Store", "Unavailable", "WentBack", "open_store"]

@@ -100,7 +100,10 @@ async def _verify(
 async def _snapshot(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Read one state of the database throughout, without the limits meant for decisions."""
     if connection.is_in_transaction():
+        inner = connection.transaction()
+        await inner.start()
         yield
+        await inner.rollback()  # closes the cursors; there is nothing else to undo
         return
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         for setting, value in _LIMITS.items():

@@ -60,6 +60,10 @@ class Conflict(Exception):
     """Somebody else used the same pipeline_id in between: take the batch again."""
 
 
+class WentBack(Exception):
+    """The database is older than its reader remembers: read again from the kept offsets."""
+
+
 def _uuid(key: bytes | None) -> UUID | None:
     return None if key is None else UUID(key)
 
@@ -344,9 +348,9 @@ def checkpoint(
 
 
 async def put_offsets(connection: asyncpg.Connection, position: Position) -> None:
-    """Keep how far the consumer group has come, with the money (rule 7)."""
+    """Keep how far the consumer group has come, with the money (rule 7). Raises WentBack."""
     ordered = sorted(position.offsets, key=lambda o: (o.topic_id.bytes, o.partition))
-    await connection.execute(
+    behind = await connection.fetch(
         SQL["put_offsets"],
         position.cluster,
         position.consumer,
@@ -354,4 +358,8 @@ async def put_offsets(connection: asyncpg.Connection, position: Position) -> Non
         [o.partition for o in ordered],
         [o.topic for o in ordered],
         [o.next_offset for o in ordered],
+        [o.known for o in ordered],
     )
+    if behind:
+        places = (f"{r['topic']}[{r['partition']}] {r['known']} -> {r['kept']}" for r in behind)
+        raise WentBack(f"kept offsets went back: {', '.join(places)}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
-from faregate.events.amounts import to_credits
+from faregate.events.amounts import format_credits, to_credits
+from faregate.ledger.core import Book, Books, PhasePrice, parse_book
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
 
@@ -82,3 +85,71 @@ def _entry(row: asyncpg.Record, subjects: Any) -> dict[str, Any]:
         value["hold_id"] = str(row["hold_id"])
     value["hash"] = row["hash"].hex()
     return value
+
+
+async def price_books(connection: asyncpg.Connection | asyncpg.Pool) -> Books:
+    """Read all versions of the price book."""
+    rows = await connection.fetch(SQL["price_versions"])
+    return Books({r["version"]: _book(r) for r in rows})
+
+
+def _book(row: Mapping[str, Any]) -> Book:
+    return parse_book(row["version"], row["effective_from"], json.loads(row["book"]))
+
+
+async def prices(store: Store, version: int | None = None) -> dict[str, Any] | None:
+    """Give a version of the price book (the one in force by default) and what versions there are.
+
+    None when there is no such version, or none is in force.
+    """
+    rows = await store.pool.fetch(SQL["price_history"], None)
+    books = Books({r["version"]: _book(r) for r in rows})
+    current = books.in_force(rows[0]["now"]) if rows else None
+    wanted = version if version is not None else current.version if current else None
+    row = next((r for r in rows if r["version"] == wanted), None)
+    if row is None:
+        return None
+    return {
+        "version": row["version"],
+        "in_force": current is not None and current.version == row["version"],
+        "effective_from": row["effective_from"].isoformat(),
+        "applied_at": row["applied_at"].isoformat(),
+        "applied_by": row["applied_by"],
+        **json.loads(row["book"]),
+        "versions": [
+            {
+                "version": r["version"],
+                "effective_from": r["effective_from"].isoformat(),
+                "applied_at": r["applied_at"].isoformat(),
+                "applied_by": r["applied_by"],
+            }
+            for r in rows
+        ],
+    }
+
+
+def priced_phases(book: Book | None, phases: Sequence[str], items: int) -> list[dict[str, Any]]:
+    """Tell for each phase what a run over `items` takes and how that is computed."""
+    return [priced_phase(name, book.phases.get(name) if book else None, items) for name in phases]
+
+
+def priced_phase(name: str, price: PhasePrice | None, items: int) -> dict[str, Any]:
+    """Tell what one phase takes over `items`; credits are None where it has no price."""
+    if price is None:
+        missing = dict.fromkeys(("per", "units", "credits", "required_credits"))
+        return {"phase": name, **missing, "how": f"{name}: has no price"}
+    units = price.units_for(items)
+    total = price.micro * units
+    counted = {
+        "item": f"{units:,} items",
+        "pair": f"{items:,} items = {units:,} pairs",
+        "flat": "once",
+    }[price.per]
+    return {
+        "phase": name,
+        "per": price.per,
+        "units": units,
+        "credits": to_credits(price.micro),
+        "required_credits": to_credits(total),
+        "how": f"{name}: {counted} x {format_credits(price.micro)} = {format_credits(total)} credits",
+    }

@@ -115,7 +115,7 @@ def _from_file() -> dict[str, Any]:
 
 
 def _secrets_from_files() -> None:
-    """Let FAREGATE_X_FILE name a file that holds FAREGATE_X."""
+    """Let `…_FILE` name a file that holds a secret."""
     for name in ("FAREGATE_DATABASE",):
         path = os.environ.get(f"{name}_FILE")
         if path and name not in os.environ:

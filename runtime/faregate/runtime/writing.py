@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import asyncpg
 
 from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import Grant, Identity, Outcome, Rejected, Seen, SetBalance
+from faregate.ledger.core import (
+    Book,
+    Grant,
+    Identity,
+    Outcome,
+    Rejected,
+    Seen,
+    SetBalance,
+    parse_book,
+)
+from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
 
 SOURCE = "faregate/cli"
+_ATTEMPTS = 5
+_NOW_S = timedelta(seconds=60)
 
 
 async def set_balance(store: Store, subject: str, target: int, key: str) -> Outcome | Seen:
@@ -42,3 +60,71 @@ async def _apply(store: Store, submission: Submission) -> Outcome | Seen:
     if result is None:
         raise Rejected("nothing_to_do", "the command had nothing to do")
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPrices:
+    """A new version of the price book, and the usage that had waited for one.
+
+    `unpriced` events have no price in the version of their time. Of these the new version has a
+    price for `priced`, and `too_early` of those happened before it is in force.
+    """
+
+    book: Book
+    backdated: bool
+    unpriced: int
+    priced: int
+    too_early: int
+    first_unpriced: datetime | None
+
+
+async def apply_prices(
+    store: Store,
+    document: Mapping[str, Any],
+    effective_from: datetime | None,
+    *,
+    by: str,
+    backdate: bool = False,
+) -> AppliedPrices:
+    """Add a whole price book as a new version, in force from `effective_from` (now by default).
+
+    Raises InvalidBook for what is no price book, and Rejected `backdated` for a time in the past
+    (over a minute ago) without `backdate`: usage that arrives late would be priced anew.
+    """
+    now = await store.pool.fetchval(SQL["now"])
+    parse_book(0, now, document)
+    backdated = effective_from is not None and effective_from < now - _NOW_S
+    if backdated and not backdate:
+        message = "prices cannot start in the past: usage that arrives late would be priced anew"
+        raise Rejected("backdated", f"{message}. If that is meant, say --backdate")
+    row = await _insert_prices(store, document, effective_from, by)
+    book = parse_book(row["version"], row["effective_from"], document)
+    return await _applied(store, book, backdated=backdated)
+
+
+async def _insert_prices(
+    store: Store, document: Mapping[str, Any], effective_from: datetime | None, by: str
+) -> asyncpg.Record:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return await store.pool.fetchrow(
+                SQL["apply_prices"], effective_from, by, json.dumps(document)
+            )
+        except asyncpg.UniqueViolationError:  # somebody else took the next version number
+            if attempt == _ATTEMPTS:
+                raise
+    raise Rejected("conflict", "other price versions keep being applied; try again")
+
+
+async def _applied(store: Store, book: Book, *, backdated: bool) -> AppliedPrices:
+    rows = await store.pool.fetch(SQL["unpriced_kinds"])
+    priced = [r for r in rows if book.cost(r["phase"], 1) is not None]
+    early = [r for r in priced if r["first"] < book.effective_from]
+    return AppliedPrices(
+        book,
+        backdated,
+        sum(r["events"] for r in rows),
+        sum(r["events"] for r in priced),
+        sum(r["events"] for r in early),
+        min((r["first"] for r in early), default=None),
+    )

@@ -6,7 +6,7 @@ it means: `held` is the sum of what is left of open holds, pairs are really pair
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
 from typing import Any
@@ -130,7 +130,7 @@ class Model:
         self.events: dict[bytes, tuple[bytes, Answer]] = {}
         self.usages: dict[bytes, tuple[bytes, Answer]] = {}
         self.moves: list[Move] = []
-        self.now = datetime.min
+        self.now = datetime.min.replace(tzinfo=UTC)
 
     # What is asked about an account.
 
@@ -177,7 +177,7 @@ class Model:
             raise Refused("idempotency_conflict")
         return found[1]
 
-    def _accept(self, command: Command) -> Answer | None:
+    def _accept(self, command: Command) -> Answer | None:  # noqa: PLR0911
         match command:
             case Request():
                 return self._request(command)
@@ -255,9 +255,10 @@ class Model:
 
     def _close_when_settled(self, run: Run) -> None:
         hold = run.hold
-        if hold and hold.state == "closing" and hold.expected is not None:
-            if hold.settled >= hold.expected:
-                self._close(run)
+        if hold is None or hold.state != "closing" or hold.expected is None:
+            return
+        if hold.settled >= hold.expected:
+            self._close(run)
 
     def _sweep(self, cmd: CloseHold) -> Answer | None:
         run = self.runs.get(cmd.pipeline_key)
@@ -378,9 +379,8 @@ class Model:
 
     def _own_run(self, cmd: Usage | PhaseCompleted | Finished) -> Run | None:
         run = self.runs.get(cmd.pipeline_key) if cmd.pipeline_key else None
-        if run and run.hold:
-            if cmd.user != run.user or cmd.org not in {None, run.org}:
-                raise Refused("payer_mismatch")
+        if run and run.hold and (cmd.user != run.user or cmd.org not in {None, run.org}):
+            raise Refused("payer_mismatch")
         return run
 
     def _completed(self, cmd: PhaseCompleted) -> Answer:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from tests.unit.core.twin import DEFAULT_BOOK, MICRO, SUBJECTS, Twin
 
 from faregate.ledger.core import Command, Rules, SetBalance
-from tests.unit.core.twin import DEFAULT_BOOK, MICRO, SUBJECTS, Twin
 
 Make = Callable[[Twin], Command | None]
 """Makes one command for the ledger as it stands; None when there is nothing to make it from."""
@@ -119,7 +119,11 @@ def usages(draw: st.DrawFn) -> Make:
 
 @st.composite
 def completions(draw: st.DrawFn) -> Make:
-    pipeline_id, whose, fits = draw(pipeline_ids), (draw(users), draw(orgs)), draw(st.integers(0, 3))
+    pipeline_id, whose, fits = (
+        draw(pipeline_ids),
+        (draw(users), draw(orgs)),
+        draw(st.integers(0, 3)),
+    )
     fields: dict[str, Any] = {
         "phase": draw(phases),
         "batch": draw(batches),
@@ -130,7 +134,11 @@ def completions(draw: st.DrawFn) -> Make:
 
 @st.composite
 def finishes(draw: st.DrawFn) -> Make:
-    pipeline_id, whose, fits = draw(pipeline_ids), (draw(users), draw(orgs)), draw(st.integers(0, 3))
+    pipeline_id, whose, fits = (
+        draw(pipeline_ids),
+        (draw(users), draw(orgs)),
+        draw(st.integers(0, 3)),
+    )
     expected = draw(st.none() | st.integers(0, 3))
     return lambda twin: twin.make.finished(
         **of_a_run(twin, pipeline_id, *whose, fits), usage_events=expected
@@ -153,7 +161,8 @@ def settings_of_balance(draw: st.DrawFn) -> Make:
 
 @st.composite
 def grants(draw: st.DrawFn) -> Make:
-    subject, kind = draw(st.sampled_from(SUBJECTS)), draw(st.sampled_from(["purchase", "bonus"]))
+    subject = draw(st.sampled_from(SUBJECTS))
+    kind: Literal["purchase", "bonus"] = draw(st.sampled_from(["purchase", "bonus"]))
     amount = draw(micro | st.just(10**15 - 1))
     return lambda twin: twin.make.grant(subject, amount, kind)
 

@@ -8,6 +8,8 @@ from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
 
+from tests.unit.core.model import Answer, Model, Move, PriceBook, credits_of
+
 from faregate.ledger.core import (
     Account,
     Book,
@@ -33,8 +35,8 @@ from faregate.ledger.core import (
     decide,
     parse_book,
 )
-from tests.unit.core.model import Answer, Model, Move, PriceBook, credits_of
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 MICRO = 1_000_000
 DEFAULT_BOOK: Mapping[str, Any] = {
@@ -103,7 +105,18 @@ class Commands:
         model: str | None = None,
         event: str | None = None,
     ) -> Usage:
-        content = ("usage", usage_id, occurred_at, pipeline_id, phase, units, user, org, byok, model)
+        content = (
+            "usage",
+            usage_id,
+            occurred_at,
+            pipeline_id,
+            phase,
+            units,
+            user,
+            org,
+            byok,
+            model,
+        )
         return Usage(
             self._identity(event, content, usage_id),
             f"user:{user}",
@@ -158,8 +171,9 @@ class Commands:
             usage_events,
         )
 
-    def set_balance(self, subject: str, credits: int) -> SetBalance:
-        return SetBalance(self._identity(None, ("set", subject, credits)), subject, credits * MICRO)
+    def set_balance(self, subject: str, target: int) -> SetBalance:
+        """`target` is in credits."""
+        return SetBalance(self._identity(None, ("set", subject, target)), subject, target * MICRO)
 
     def grant(
         self, subject: str, micro: int, kind: Literal["purchase", "bonus"] = "purchase"
@@ -172,7 +186,9 @@ class Commands:
 
     def charge_late(self, unpriced_id: int, usage: Usage) -> ChargeUnpriced:
         own = key("event", "charge", unpriced_id)
-        return ChargeUnpriced(Identity(own, own), unpriced_id, replace(usage, identity=Identity(own, own)))
+        return ChargeUnpriced(
+            Identity(own, own), unpriced_id, replace(usage, identity=Identity(own, own))
+        )
 
 
 @dataclass
@@ -183,7 +199,7 @@ class Totals:
     held: int = 0
     debt: int = 0
     sequence: int = 0
-    at: datetime = datetime.min.replace(tzinfo=UTC)
+    at: datetime = EPOCH
 
 
 @dataclass
@@ -418,7 +434,9 @@ class Twin:
                 assert (credits_of(h.amount), credits_of(h.remaining)) == (m.amount, m.left)
                 assert (h.usage_settled, h.usage_expected) == (m.settled, m.expected)
                 assert h.price_version == m.version
-        done = {(o, b, p): n for (o, b), ps in self.state.completions.items() for p, n in ps.items()}
+        done = {
+            (o, b, p): n for (o, b), ps in self.state.completions.items() for p, n in ps.items()
+        }
         assert done == {(o, b, p): self.model.covered(o, b, p) for o, b, p, _ in self.model.done}
 
 

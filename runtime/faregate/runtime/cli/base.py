@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -28,7 +28,11 @@ from faregate.runtime.settings import Settings, load
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
-out = Console(soft_wrap=True, highlight=False)
+_PIPED_COLUMNS = 160
+
+out = Console(
+    soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS
+)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -39,7 +43,7 @@ def new_app(help_text: str) -> typer.Typer:
 
 def examples(*lines: str) -> str:
     """Write the end of a command's help: what somebody would type."""
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])  # \b: keep the lines
 
 
 def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
@@ -51,14 +55,16 @@ def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
         render()
 
 
-def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
-    """Make a plain table whose `right` columns are set to the right."""
+def table(
+    columns: Iterable[str], *, right: Iterable[str] = (), whole: Iterable[str] = ("at",)
+) -> Table:
+    """Make a plain table: `right` columns are set to the right, `whole` ones never wrapped."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
         numeric = name in right
-        made.add_column(
-            name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
-        )
+        keep = numeric or name in whole
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        made.add_column(name, justify=justify, no_wrap=keep, overflow="fold")
     return made
 
 

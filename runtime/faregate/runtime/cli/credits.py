@@ -126,7 +126,9 @@ async def _history(subject: str, limit: int, before: int | None, *, as_json: boo
     async with ledger() as (store, _):
         entries = await reading.history(store, subject, limit, before)
     if entries is None:
-        raise Refused("account_not_found", f"no account {subject}: nobody has granted or used credits")
+        raise Refused(
+            "account_not_found", f"no account {subject}: nobody has granted or used credits"
+        )
     show(entries, as_json=as_json, render=lambda: _render_history(entries))
 
 

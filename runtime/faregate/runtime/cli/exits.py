@@ -71,6 +71,7 @@ def _known() -> Iterator[tuple[Kinds, int, str, str | None]]:
     import asyncpg
     from aiokafka.errors import KafkaError
 
+    from faregate.consumers.checkpoints import CheckpointsUnreadable
     from faregate.events import PublishFailed, TopicsFailed
     from faregate.ledger.core import InvalidBook, Rejected
     from faregate.ledger.database import TRANSIENT
@@ -83,7 +84,7 @@ def _known() -> Iterator[tuple[Kinds, int, str, str | None]]:
     yield (Rejected, MigrationError, InvalidBook, BadValue), NO, "refused", None
     yield (SettingsError,), USAGE, "usage", "see what is in force with: faregate settings"
     yield (ServerMissing, StackError), MISSING, "server_missing", None
-    yield (TopicsFailed, PublishFailed), MISSING, "server_missing", _DOCTOR
+    yield (TopicsFailed, PublishFailed, CheckpointsUnreadable), MISSING, "server_missing", _DOCTOR
     yield (Unavailable, KafkaError, *TRANSIENT), MISSING, "server_missing", _DOCTOR
     yield (
         (

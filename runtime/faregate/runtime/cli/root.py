@@ -34,20 +34,21 @@ _SET_UP, _RUN, _MONEY, _WATCH, _TRUST = (
 )
 
 PLACES: dict[str, Place] = {
-    "stack": Place("stack", "Kafka and PostgreSQL on this machine: up, down, status.", _SET_UP, True),
+    "stack": Place("stack", "Kafka and PostgreSQL on this machine: up, down, status.", _SET_UP, group=True),
     "migrate": Place("migrate", "Bring the database to this version.", _SET_UP),
-    "topics": Place("topics", "Create the Kafka topics, say where they differ.", _SET_UP, True),
+    "topics": Place("topics", "Create the Kafka topics, say where they differ.", _SET_UP, group=True),
     "settings": Place("settings", "What is in force and where it comes from.", _SET_UP),
     "doctor": Place("doctor", "What is missing or wrong, and the fix.", _SET_UP),
     "serve": Place("running", "Run every process of the product in one.", _RUN),
     "run": Place("running", "Run one or several processes until SIGTERM.", _RUN),
-    "credits": Place("credits", "Grant credits, read balances and the ledger.", _MONEY, True),
-    "prices": Place("prices", "Apply, show and explain the price book.", _MONEY, True),
+    "credits": Place("credits", "Grant credits, read balances and the ledger.", _MONEY, group=True),
+    "prices": Place("prices", "Apply, show and explain the price book.", _MONEY, group=True),
+    "demo": Place("demo", "The whole story on real Kafka and PostgreSQL, in a minute.", _WATCH),
     "trigger": Place("trigger", "Publish an example event, with your fields.", _WATCH),
     "tail": Place("tail", "Follow a topic, the denials or the usage.", _WATCH),
     "explain": Place("explain", "Why a pipeline was let in or denied; what usage cost.", _WATCH),
     "verify": Place("verify", "Prove the ledger; name what was changed.", _TRUST),
-    "dlq": Place("dlq", "Dead letters: list, show, replay.", _TRUST, True),
+    "dlq": Place("dlq", "Dead letters: list, show, replay.", _TRUST, group=True),
 }  # fmt: skip
 
 
@@ -55,7 +56,14 @@ def load(name: str) -> Any:
     """Import a command's module and give the click command."""
     place = PLACES[name]
     group = get_group(import_module(f"faregate.runtime.cli.{place.module}").app)
+    for command in group.commands.values():
+        command.help = _flowing(command.help or "")
     return group if place.group else group.commands[name]
+
+
+def _flowing(text: str) -> str:
+    """Let paragraphs of a docstring flow: only their first would, as the help is written."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 class _Commands(dict[str, Any]):

@@ -11,6 +11,7 @@ import typer
 from faregate.runtime import stack
 from faregate.runtime.cli.base import MISSING, JsonOption, err, examples, new_app, out, show
 from faregate.runtime.settings import load
+from faregate.runtime.supervisor import stop_kept
 
 app = new_app("The embedded Kafka and PostgreSQL.")
 
@@ -68,7 +69,8 @@ def up(
 @app.command()
 def down(*, as_json: JsonOption = False) -> None:
     """Stop what `stack up` started; an ephemeral stack's data goes with it."""
-    stopped = stack.down(_home())
+    kept = stop_kept(_home())  # processes that `demo --keep` has left
+    stopped = stack.down(_home()) or bool(kept)
     text = "stopped" if stopped else "nothing was running"
     show({"stopped": stopped}, as_json=as_json, render=lambda: out.print(text))
 

@@ -1,0 +1,216 @@
+"""`faregate prices`: apply, show and explain the price book."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faregate.events.amounts import format_credits, to_credits
+from faregate.ledger.core import Book
+from faregate.runtime import reading, writing
+from faregate.runtime.cli.base import (
+    BadUsage,
+    JsonOption,
+    Refused,
+    err,
+    examples,
+    ledger,
+    moment,
+    new_app,
+    out,
+    run_async,
+    show,
+    table,
+    time_argument,
+)
+
+app = new_app("Apply, show and explain the price book. Versions are never changed, only followed.")
+
+VersionOption = Annotated[int | None, typer.Option(help="A version; the one in force by default.")]
+
+
+@app.command(
+    epilog=examples(
+        "faregate prices apply prices.toml",
+        "faregate prices apply prices.toml --effective-from 2026-01-01T00:00:00Z",
+        "faregate prices show --json > prices.json",
+    )
+)
+def apply(
+    file: Annotated[Path, typer.Argument(help="The whole price book, as .toml or .json.")],
+    effective_from: Annotated[
+        str | None, typer.Option(help="In force from then on (RFC 3339); now by default.")
+    ] = None,
+    backdate: Annotated[bool, typer.Option("--backdate", help="Allow a time in the past.")] = False,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make FILE the next version of the price book; a file is a whole book, nothing is merged.
+
+    A book has pipelines (which phases each runs) and phases (per item, pair or flat, credits);
+    a price of 0 is a price, a phase that is not named has none and is denied.
+    """
+    start = time_argument(effective_from, "--effective-from")
+    run_async(_apply(_document(file), start, backdate=backdate, as_json=as_json))
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+        document = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise BadUsage(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        kind = "JSON" if file.suffix == ".json" else "TOML (JSON is read from files named .json)"
+        raise BadUsage(f"{file} is not {kind}: {error}") from error
+    if not isinstance(document, dict):
+        raise BadUsage(f"{file} must hold one object with pipelines and phases")
+    # What `prices show --json` printed can be edited and applied again.
+    return {k: v for k, v in document.items() if k not in _SHOWN_BESIDE}
+
+
+_SHOWN_BESIDE = {"version", "versions", "in_force", "effective_from", "applied_at", "applied_by"}
+
+
+async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_json: bool) -> None:
+    async with ledger() as (store, _):
+        done = await writing.apply_prices(
+            store, document, start, by=getpass.getuser(), backdate=backdate
+        )
+    if done.backdated:
+        err.print(
+            "warning: backdated. What was charged stays as it is; usage that happened since then "
+            "and arrives from now on is charged by this version.",
+            style="yellow",
+        )
+    value = {
+        "version": done.book.version,
+        "effective_from": done.book.effective_from.isoformat(),
+        "backdated": done.backdated,
+        "pipelines": len(done.book.pipelines),
+        "phases": len(done.book.phases),
+        "unpriced": done.unpriced,
+        "unpriced_to_charge": done.priced - done.too_early,
+        "unpriced_before_effective": done.too_early,
+    }
+    show(value, as_json=as_json, render=lambda: _render_applied(done))
+
+
+def _render_applied(done: writing.AppliedPrices) -> None:
+    book = done.book
+    out.print(f"Price version {book.version} is in force from {moment(book.effective_from)}.")
+    out.print(f"It has {len(book.phases)} phases and {len(book.pipelines)} pipelines.")
+    if not done.unpriced:
+        return
+    out.print(f"{done.unpriced:,} usage events wait for a price.")
+    out.print(f"{done.priced - done.too_early:,} of them are charged by the sweeper in seconds.")
+    if done.too_early and done.first_unpriced:
+        start = done.first_unpriced.isoformat()
+        out.print(
+            f"{done.too_early:,} happened before this version starts. To charge them too:\n"
+            f"  faregate prices apply FILE --effective-from {start} --backdate"
+        )
+
+
+@app.command("show")
+def show_(version: VersionOption = None, *, as_json: JsonOption = False) -> None:
+    """Show the price book in force, or another version of it."""
+    run_async(_show(version, as_json=as_json))
+
+
+async def _show(version: int | None, *, as_json: bool) -> None:
+    async with ledger() as (store, _):
+        found = await reading.prices(store, version)
+    if found is None:
+        which = f"no price version {version}" if version is not None else "no prices are in force"
+        raise Refused("unknown_version", which, "add one with: faregate prices apply FILE")
+    show(found, as_json=as_json, render=lambda: _render_book(found))
+
+
+def _render_book(found: dict[str, Any]) -> None:
+    state = "in force" if found["in_force"] else "not in force"
+    start = moment(found["effective_from"]) if found["version"] > 1 else "the beginning"
+    out.print(f"Price version {found['version']} ({state}), from {start}")
+    phases = table(("phase", "credits", "per"), right=("credits",))
+    for name, price in sorted(found["phases"].items()):
+        phases.add_row(name, f"{price['credits']:,}", price["per"])
+    out.print(phases)
+    pipelines = table(("pipeline", "runs"))
+    for name, names in sorted(found["pipelines"].items()):
+        pipelines.add_row(name, " -> ".join(names))
+    out.print()
+    out.print(pipelines)
+    if len(found["versions"]) > 1:
+        versions = table(("version", "from", "applied", "by"))
+        for v in found["versions"]:
+            times = (moment(v["effective_from"]), moment(v["applied_at"]))
+            versions.add_row(str(v["version"]), *times, v["applied_by"])
+        out.print()
+        out.print(versions)
+
+
+@app.command(epilog=examples("faregate prices explain cj_assessment --items 10"))
+def explain(
+    name: Annotated[str, typer.Argument(metavar="PHASE_OR_PIPELINE")],
+    items: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many items it runs over.")],
+    version: VersionOption = None,
+    phase: Annotated[
+        bool, typer.Option("--phase", help="The phase, where a pipeline has the same name.")
+    ] = False,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run needs and how that is computed. Phases completed before are not deducted."""
+    run_async(_explain(name, items, version, phase=phase, as_json=as_json))
+
+
+async def _explain(
+    name: str, items: int, version: int | None, *, phase: bool, as_json: bool
+) -> None:
+    async with ledger() as (store, _):
+        books = await reading.price_books(store.pool)
+        found = await reading.prices(store, version)
+    if found is None:
+        raise Refused("unknown_version", f"no price version {version}", "faregate prices show")
+    book = books.versions[found["version"]]
+    value = _needs(book, name, items, phase=phase)
+    missing = [p["phase"] for p in value["phases"] if p["required_credits"] is None]
+    if missing:
+        message = f"{name} needs {', '.join(missing)}, which has no price: it would be denied"
+        raise Refused("unknown_price", message, "add the price: faregate prices apply FILE")
+    show(value, as_json=as_json, render=lambda: _render_needs(value))
+
+
+def _needs(book: Book, name: str, items: int, *, phase: bool) -> dict[str, Any]:
+    is_pipeline = name in book.pipelines and not phase
+    if not is_pipeline and name not in book.phases:
+        known = ", ".join(sorted({*book.pipelines, *book.phases}))
+        raise Refused(
+            "unknown_price", f"no pipeline and no phase {name!r}; price version {book.version} "
+            f"has: {known}", "add the price: faregate prices apply FILE",
+        )  # fmt: skip
+    names = book.pipelines[name] if is_pipeline else (name,)
+    required = book.required(names, items)
+    return {
+        "name": name,
+        "kind": "pipeline" if is_pipeline else "phase",
+        "items": items,
+        "price_version": book.version,
+        "required_credits": None if required is None else to_credits(required),
+        "phases": reading.priced_phases(book, names, items),
+    }
+
+
+def _render_needs(value: dict[str, Any]) -> None:
+    total = format_credits(round(value["required_credits"] * 1_000_000))
+    out.print(
+        f"{value['kind']} {value['name']} over {value['items']:,} items needs {total} credits "
+        f"(price version {value['price_version']}):"
+    )
+    for phase in value["phases"]:
+        out.print(f"  {phase['how']}")

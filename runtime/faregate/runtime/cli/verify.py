@@ -1,0 +1,111 @@
+"""`faregate verify`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from faregate.consumers.checkpoints import read_checkpoints
+from faregate.ledger.verify import Report
+from faregate.ledger.verify import verify as prove
+from faregate.runtime import logs, servers
+from faregate.runtime.cli.base import (
+    NO,
+    JsonOption,
+    err,
+    examples,
+    ledger,
+    new_app,
+    out,
+    run_async,
+    show,
+    table,
+    time_argument,
+)
+from faregate.runtime.settings import Settings
+
+app = new_app("Verify.")
+
+
+@app.command(
+    epilog=examples(
+        "faregate verify",
+        "faregate verify --since 2025-06-01",
+        "faregate verify --without-checkpoints --json",
+    )
+)
+def verify(
+    since: Annotated[
+        str | None, typer.Option(help="Only accounts and outcomes that moved since (RFC 3339).")
+    ] = None,
+    without_checkpoints: Annotated[
+        bool, typer.Option("--without-checkpoints", help="Do not read Kafka (see below).")
+    ] = False,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute the ledger from its entries and name every row that does not fit; exit 1 if any.
+
+    The accounts' ends are compared with the checkpoints in Kafka: without those, entries cut off
+    at the end of an account, or an account that was removed whole, are not found.
+    """
+    start = time_argument(since, "--since")
+    run_async(_verify(start, with_checkpoints=not without_checkpoints, as_json=as_json))
+
+
+async def _verify(since: datetime | None, *, with_checkpoints: bool, as_json: bool) -> None:
+    with _progress() as progress:
+        async with ledger("verify") as (store, settings):
+            logs.configure(settings, process="verify")  # to stderr
+            checkpoints = await _checkpoints(settings, progress) if with_checkpoints else None
+            task = progress.add_task("entries", total=None)
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            found = await prove(store.pool, checkpoints=checkpoints, since=since, progress=report)
+    value = found.as_json() | {"with_checkpoints": with_checkpoints}
+    show(value, as_json=as_json, render=lambda: _render(found, with_checkpoints=with_checkpoints))
+    if not found.ok:
+        raise typer.Exit(NO)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+
+
+async def _checkpoints(settings: Settings, progress: Progress) -> Any:
+    cluster = settings.cluster(servers.find(settings).kafka)
+    task = progress.add_task("checkpoints in Kafka", total=None)
+    found = await read_checkpoints(cluster)
+    progress.update(task, completed=1, total=1)
+    return found
+
+
+def _render(report: Report, *, with_checkpoints: bool) -> None:
+    beside = f"{report.checkpoints:,} checkpoints" if with_checkpoints else "no checkpoints"
+    checked = f"{report.entries:,} entries of {report.accounts:,} accounts, {beside}"
+    for name, note in report.notes.items():
+        if note:
+            out.print(f"note: {name.replace('_', ' ')}: {note}", markup=False)
+    if report.ok:
+        out.print(f"[green]OK[/green]  {checked}, {report.seconds:.1f} s")
+        return
+    rows = table(("what", "row", "found"))
+    for finding in report.findings:
+        rows.add_row(finding.kind, finding.row, finding.message)
+    out.print(rows)
+    out.print(
+        f"[red]DRIFT[/red]  {report.findings_total:,} findings in {checked}, {report.seconds:.1f} s"
+    )

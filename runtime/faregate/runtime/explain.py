@@ -1,0 +1,247 @@
+"""Why a pipeline was let in or denied, and what a piece of usage cost, from the ledger's rows.
+
+Identifiers are found by their keyed hashes, or by what callers called things (`refs`). Values are
+JSON-ready, amounts in credits. `explain_story` puts them in plain words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from faregate.events.amounts import to_credits
+from faregate.ledger import bodies
+from faregate.ledger.core import Book, Books
+from faregate.ledger.core.messages import denial_message
+from faregate.ledger.queries import SQL
+from faregate.ledger.store import Store
+from faregate.ledger.write import TX_BITS
+from faregate.runtime.reading import entries as read_entries
+from faregate.runtime.reading import price_books, priced_phases
+
+Value = dict[str, Any]
+
+
+async def explain(store: Store, identifier: str) -> Value | None:
+    """Tell all that the ledger knows of a pipeline_id or usage_id; None when it knows nothing."""
+    async with store.pool.acquire() as connection:
+        await connection.execute(SQL["patience"])
+        books = await price_books(connection)
+        pipeline = await _pipeline(store, connection, books, identifier)
+        usages = await _usages(store, connection, identifier)
+    if pipeline is None and not usages:
+        return None
+    return {"id": identifier, "pipeline": pipeline, "usages": usages}
+
+
+async def _pipeline(
+    store: Store, connection: asyncpg.Connection, books: Books, pipeline_id: str
+) -> Value | None:
+    key = UUID(store.keys.pipeline(pipeline_id))
+    row = await connection.fetchrow(SQL["pipelines"], [key])
+    outcomes = await connection.fetch(SQL["outcomes_of_pipeline"], pipeline_id)
+    if row is None and not outcomes:
+        return None
+    entries = await _entries_of(connection, outcomes)
+    if row and row["hold_id"]:
+        held = await connection.fetch(
+            SQL["entries_of_hold"], row["payer_id"], row["hold_id"], row["outcome_id"]
+        )
+        entries = sorted({e["id"]: e for e in [*entries, *held]}.values(), key=lambda e: e["id"])
+    requests = [o for o in outcomes if o["command"] == "request"]
+    readable = await read_entries(store, entries)
+    return {
+        "pipeline_id": pipeline_id,
+        "decisions": [await _decision(store, connection, books, o) for o in requests],
+        "hold": await _hold(store, row),
+        "progress": [_progress(o) for o in outcomes if o["command"] in _PROGRESS],
+        "usage": _usage_sums(outcomes, readable),
+        "released": [
+            {"at": e["at"], "credits": -e["held_delta"], "reason": e.get("reason")}
+            for e in readable
+            if e["kind"] == "release"
+        ],
+        "entries": readable,
+    }
+
+
+_PROGRESS = ("phase_completed", "finished")
+
+
+def _progress(outcome: asyncpg.Record) -> Value:
+    body = json.loads(outcome["body"]) if outcome["body"] else {}
+    return {"at": outcome["at"].isoformat(), "what": outcome["command"], **body}
+
+
+async def _entries_of(
+    connection: asyncpg.Connection, outcomes: Sequence[asyncpg.Record]
+) -> list[asyncpg.Record]:
+    if not outcomes:
+        return []
+    ids = [o["id"] for o in outcomes]
+    first, end = min(ids) >> TX_BITS << TX_BITS, (max(ids) >> TX_BITS) + 1 << TX_BITS
+    return list(await connection.fetch(SQL["entries_of_outcomes"], ids, first, end))
+
+
+async def _decision(
+    store: Store, connection: asyncpg.Connection, books: Books, row: asyncpg.Record
+) -> Value:
+    stored = json.loads(row["body"])
+    involved = bodies.accounts_in(stored) | {i for i in (row["user_id"], row["org_id"]) if i}
+    subjects = await store.names.subjects(involved, connection)
+    body = bodies.to_public(stored, subjects)
+    denied = row["result"] == "denied"
+    book = _book(books, body.get("price_version"), row["at"])
+    value: Value = {
+        "at": row["at"].isoformat(),
+        "result": row["result"],
+        "source": row["source"],
+        "event_id": row["event_id"],
+        "batch_id": row["batch_id"],
+        "user": subjects[row["user_id"]],
+        "org": subjects[row["org_id"]] if row["org_id"] else None,
+        "pipeline": body["pipeline"],
+        "items": body["items"],
+        "phases": priced_phases(book, body["phases"], body["items"]),
+        "pruned_phases": body["pruned"],
+        "price_version": book.version if book else None,
+        "required_credits": to_credits(body["required"] if denied else body["reserved"]),
+    }
+    if denied:
+        value |= {
+            "reason": body["reason"],
+            "status": body["status"],
+            "considered": _considered(body["considered"], body["debts"]),
+            "message": denial_message(body),
+        }
+        return value
+    considered = await _had(connection, row, subjects)
+    return value | {
+        "payer": body["payer"],
+        "reserved_credits": to_credits(body["reserved"]),
+        "hold_id": body["hold_id"],
+        "hold_expires_at": body["hold_expires_at"],
+        "considered": considered,
+    }
+
+
+def _book(books: Books, version: int | None, at: datetime) -> Book | None:
+    """Give the book that a decision used: the one it names, else the one in force at its time."""
+    return books.versions.get(version) if version else books.in_force(at)
+
+
+def _considered(payers: Sequence[Mapping[str, Any]], debts: Sequence[str]) -> list[Value]:
+    return [
+        {
+            "payer": p["payer"],
+            "available": to_credits(p["available"]),
+            "in_debt": p["payer"] in debts,
+        }
+        for p in payers
+    ]
+
+
+async def _had(
+    connection: asyncpg.Connection, row: asyncpg.Record, subjects: Mapping[int, str]
+) -> list[Value]:
+    """Read what each account that could have paid had before a request was let in."""
+    found = []
+    for account_id in (i for i in (row["org_id"], row["user_id"]) if i):
+        before = await connection.fetchrow(SQL["account_before"], account_id, row["id"])
+        balance, held, debt = tuple(before) if before else (0, 0, 0)
+        found.append(
+            {
+                "payer": subjects[account_id],
+                "available": to_credits(balance - held),
+                "in_debt": debt > 0,
+            }
+        )
+    return found
+
+
+async def _hold(store: Store, row: asyncpg.Record | None) -> Value | None:
+    if row is None or row["hold_id"] is None:
+        return None
+    subjects = await store.names.subjects([row["payer_id"]])
+    return {
+        "hold_id": str(row["hold_id"]),
+        "payer": subjects[row["payer_id"]],
+        "state": row["state"],
+        "price_version": row["price_version"],
+        "amount": to_credits(row["amount"]),
+        "remaining": to_credits(row["remaining"]),
+        "expires_at": row["expires_at"].isoformat(),
+        "usage_settled": row["usage_settled"],
+        "usage_expected": row["usage_expected"],
+    }
+
+
+def _usage_sums(outcomes: Sequence[asyncpg.Record], entries: Sequence[Value]) -> Value:
+    used = [e for e in entries if e["kind"] == "usage"]
+    return {
+        "events": len(used),
+        "cost": _sum(-e["amount"] + e["debt_delta"] for e in used),
+        "from_hold": _sum(-e["held_delta"] for e in used),
+        "from_balance": _sum(-e["amount"] + e["held_delta"] for e in used),
+        "debt": _sum(e["debt_delta"] for e in used),
+        "unpriced": sum(o["result"] == "unpriced" for o in outcomes)
+        - sum(o["command"] == "charge_unpriced" for o in outcomes),
+    }
+
+
+def _sum(amounts: Any) -> int | float:
+    total = round(sum(amounts), 6)
+    return int(total) if total == int(total) else total
+
+
+async def _usages(store: Store, connection: asyncpg.Connection, usage_id: str) -> list[Value]:
+    sources = [r["source"] for r in await connection.fetch(SQL["all_sources"])]
+    keys = [UUID(store.keys.usage(source, usage_id)) for source in sources]
+    named = dict(zip(keys, sources, strict=True))
+    rows = await connection.fetch(SQL["outcomes_of_keys"], [], keys)
+    return [await _usage(store, connection, row, named, usage_id) for row in rows]
+
+
+async def _usage(
+    store: Store,
+    connection: asyncpg.Connection,
+    row: asyncpg.Record,
+    sources: Mapping[UUID, str],
+    usage_id: str,
+) -> Value:
+    outcomes, late = [row], None
+    if row["result"] == "unpriced":
+        charge = UUID(store.keys.internal("charge", str(row["id"])))
+        late = await connection.fetchrow(SQL["outcomes_of_keys"], [charge], [])
+        outcomes += [late] if late else []
+    readable = await read_entries(store, await _entries_of(connection, outcomes))
+    used = next((e for e in readable if e["kind"] == "usage"), None)
+    body = json.loads(row["body"]) if row["body"] else {}
+    value: Value = {
+        "usage_id": usage_id,
+        "source": sources[row["usage_key"]],
+        "event_id": row["event_id"],
+        "pipeline_id": row["pipeline_id"],
+        "decided_at": row["at"].isoformat(),
+        "charged_at": used["at"] if used else None,
+        "result": "charged" if used else row["result"],
+        "priced_late": late is not None,
+    }
+    for name in ("phase", "units", "provider", "model", "input_tokens", "output_tokens", "byok"):
+        value[name] = (used or body).get(name)
+    if used:
+        value |= {
+            "payer": used["account"],
+            "price_version": used.get("price_version"),
+            "cost": _sum([-used["amount"], used["debt_delta"]]),
+            "from_hold": -used["held_delta"],
+            "from_balance": _sum([-used["amount"], used["held_delta"]]),
+            "debt": used["debt_delta"],
+            "hold_id": used.get("hold_id"),
+        }
+    return value | {"entries": readable}

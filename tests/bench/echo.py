@@ -1,0 +1,43 @@
+"""The echo: a process that consumes and produces, with the same clients and the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import uvloop
+from aiokafka import TopicPartition
+
+from faregate.consumers.kafka import Cluster, make_consumer, make_producer
+from faregate.events.topics import DEFAULT_PARTITIONS
+
+_POLL = 2_000
+
+
+async def main() -> None:
+    """Send everything on `echo.in` to `echo.out` until the process is ended."""
+    cluster = Cluster(os.environ["FAREGATE_KAFKA"], os.environ["FAREGATE_TOPIC_PREFIX"])
+    consumer, producer = make_consumer(cluster, "echo"), make_producer(cluster, "echo")
+    await consumer.start()
+    await producer.start()
+    consumer.assign(
+        [TopicPartition(cluster.topic("echo.in"), n) for n in range(DEFAULT_PARTITIONS)]
+    )
+    sys.stderr.write('{"event": "assigned", "level": "info"}\n')
+    sys.stderr.flush()
+    while True:
+        polled = await consumer.getmany(timeout_ms=200, max_records=_POLL)
+        sent = [
+            await producer.send(cluster.topic("echo.out"), r.value, r.key, headers=list(r.headers))
+            for records in polled.values()
+            for r in records
+        ]
+        await asyncio.gather(*sent)
+        if sent:
+            await consumer.commit()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,163 @@
+"""The store without Kafka: its limit, many keys, and pairs of reserve and settle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from tests.bench import events
+from tests.bench.figures import Figure, rate
+from tests.bench.lane import BenchFailed, open_lane_store
+from tests.bench.world import BATCH, World
+from tests.helpers.servers import drop_database
+
+from faregate.ledger.batch import Offset, Position, Submission, needs_of
+from faregate.ledger.core import Outcome, decide
+from faregate.ledger.load import PriceCache, load
+from faregate.ledger.store import Store
+from faregate.ledger.write import put_offsets, write
+
+PAIR_WORKERS = 4
+PAIR_BATCH = 125
+_PARTITIONS = 6
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Hands on what a transaction writes, and remembers it."""
+
+    connection: Any
+    writes: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.connection, name)
+
+        async def recorded(*args: Any, **options: Any) -> Any:
+            self.writes.append((name, args, options))
+            return await method(*args, **options)
+
+        return recorded
+
+    async def replay(self, connection: asyncpg.Connection, *, new_rows_only: bool) -> None:
+        """Write the same again, with nothing to compute."""
+        for name, args, options in self.writes:
+            if new_rows_only and name != "copy_records_to_table" and "outbox" not in args[0]:
+                continue
+            await getattr(connection, name)(*args, **options)
+
+
+async def copy_limit(world: World) -> dict[str, Figure]:
+    """Write the rows of the deductions' transactions, ready-made, in the same batches.
+
+    They are recorded from real transactions and replayed on copies of the same database: outcomes,
+    entries and refs by COPY into the same tables with all indexes, constraints and triggers, and
+    the outbox row, the accounts, the holds and the offsets as they are written.
+    `copy_of_new_rows_per_s` leaves out the rows that are not new: accounts, holds, offsets.
+    """
+    source = await world.database()
+    batches = await _record(source, world.sizes.copy)
+    await drop_database(world.admin, source)
+    found = {}
+    for name, new_rows_only in (("copy_limit_per_s", False), ("copy_of_new_rows_per_s", True)):
+        database = await world.database()
+        async with open_lane_store(database) as store, store.pool.acquire() as connection:
+            begin = perf_counter()
+            for batch in batches:
+                async with connection.transaction():
+                    await batch.replay(connection, new_rows_only=new_rows_only)
+            found[name] = rate(world.sizes.copy, perf_counter() - begin)
+        await drop_database(world.admin, database)
+    return found
+
+
+async def _record(database: str, n: int) -> list[Recorder]:
+    batches, prices, topic = [], PriceCache(), uuid4()
+    async with open_lane_store(database) as store:
+        for number, submissions in enumerate(_batches(store, events.many(n))):
+            batches.append(await _record_one(store, prices, submissions, topic, number))
+    return batches
+
+
+async def _record_one(
+    store: Store, prices: PriceCache, submissions: Sequence[Submission], topic: UUID, number: int
+) -> Recorder:
+    commands = [s.command for s in submissions]
+    needs = needs_of(commands)
+    ids = await store.names.ids(needs.subjects)
+    sources = {events.SOURCE: await store.names.source(events.SOURCE)}
+    end = (number + 1) * BATCH // _PARTITIONS
+    offsets = [Offset(topic, n, "usage.recorded", end) for n in range(_PARTITIONS)]
+    async with store.pool.acquire() as connection, connection.transaction():
+        loaded = await load(connection, store.names, prices, store.rules, needs, ids)
+        decision = decide(loaded.state, commands, loaded.now)
+        recorder = Recorder(connection)
+        writer: Any = recorder
+        await write(writer, loaded, decision, submissions, sources, store.checkpoint_every)
+        await put_offsets(writer, Position("bench", "deduction", offsets))
+    return recorder
+
+
+def _batches(store: Store, users: Sequence[str], size: int = BATCH) -> list[list[Submission]]:
+    made = [events.submission(events.usage(user), store.keys) for user in users]
+    return [made[start : start + size] for start in range(0, len(made), size)]
+
+
+async def many_keys(world: World) -> dict[str, Figure]:
+    """Apply the same batches to an empty ledger and to one with many keys, turn by turn."""
+    empty, big = await world.lane("few"), await world.lane("keys", big=True)
+    spent = {"store_per_s": 0.0, "store_10m_keys_per_s": 0.0}
+    async with open_lane_store(empty.database) as few, open_lane_store(big.database) as many:
+        users = events.many(world.sizes.store)
+        turns = zip(_batches(few, users), _batches(many, users), strict=True)
+        for for_few, for_many in turns:
+            spent["store_per_s"] += await _timed(few, for_few)
+            spent["store_10m_keys_per_s"] += await _timed(many, for_many)
+        for store in (few, many):
+            await store.pool.execute("DELETE FROM outbox")
+    return {name: rate(world.sizes.store, seconds) for name, seconds in spent.items()}
+
+
+async def _timed(store: Store, batch: Sequence[Submission]) -> float:
+    begin = perf_counter()
+    results = await store.apply(batch)
+    seconds = perf_counter() - begin
+    if not all(isinstance(result, Outcome) for result in results):
+        raise BenchFailed("not every event was accepted")
+    return seconds
+
+
+async def pairs(world: World) -> dict[str, Figure]:
+    """Reserve, then settle: concurrent batches of requests, each followed by their usage.
+
+    Each worker has its own accounts, as the members of a consumer group have.
+    """
+    lane, n = await world.lane("pairs", ()), world.sizes.pairs
+    async with open_lane_store(lane.database, size=PAIR_WORKERS) as store:
+        works = [_pairs(store, worker, n // PAIR_WORKERS) for worker in range(PAIR_WORKERS)]
+        begin = perf_counter()
+        await asyncio.gather(*(_apply_all(store, work) for work in works))
+        seconds = perf_counter() - begin
+        await store.pool.execute("DELETE FROM outbox")
+    return {"reserve_settle_pairs_per_s": rate(n // PAIR_WORKERS * PAIR_WORKERS, seconds)}
+
+
+def _pairs(store: Store, worker: int, n: int) -> list[list[Submission]]:
+    mine = [f"u{i}" for i in range(worker, events.ACCOUNTS, PAIR_WORKERS)]
+    work: list[list[Submission]] = []
+    for start in range(0, n, PAIR_BATCH):
+        asked = [
+            (mine[i % len(mine)], uuid4().hex) for i in range(start, min(start + PAIR_BATCH, n))
+        ]
+        work.append([events.submission(events.request(u, p), store.keys) for u, p in asked])
+        work.append([events.submission(events.usage(u, p, 45), store.keys) for u, p in asked])
+    return work
+
+
+async def _apply_all(store: Store, work: Sequence[Sequence[Submission]]) -> None:
+    for batch in work:
+        await _timed(store, batch)
