@@ -97,7 +97,9 @@ async def _record_one(
         decision = decide(loaded.state, commands, loaded.now)
         recorder = Recorder(connection)
         writer: Any = recorder
-        await write(writer, loaded, decision, submissions, sources, store.checkpoint_every)
+        await write(
+            writer, store.keys, loaded, decision, submissions, sources, store.checkpoint_every
+        )
         await put_offsets(writer, Position("bench", "deduction", offsets))
     return recorder
 

@@ -55,9 +55,9 @@ _BIG = """
 """
 _FILL = """
     INSERT INTO outcomes (id, event_key, usage_key, fingerprint, command, result, entries,
-                          user_id, at)
+                          user_id, at, batch_size, seal)
     SELECT -n, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'usage', 'charged', 1,
-           1 + n % 2000, clock_timestamp()
+           1 + n % 2000, clock_timestamp(), 1, gen_random_uuid()
     FROM generate_series($1::bigint, $2::bigint) AS n
 """
 _INDEXES = """

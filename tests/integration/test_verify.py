@@ -220,6 +220,28 @@ TAMPERINGS: dict[str, tuple[str, str, str]] = {
         "request",
         "pipelines account org:acme pipeline_key ",
     ),
+    "what a denial said": (
+        "UPDATE outcomes SET body = body || '{\"required\": 1}' WHERE result = 'denied'",
+        "seal",
+        "outcomes id ",
+    ),
+    "an outcome's fingerprint": (
+        "UPDATE outcomes SET fingerprint = gen_random_uuid() WHERE result = 'denied'",
+        "seal",
+        "outcomes id ",
+    ),
+    "an outcome put in by hand": (
+        "INSERT INTO outcomes SELECT id + 100, gen_random_uuid(), NULL, fingerprint, command, "
+        "result, entries, user_id, org_id, at, body, batch_size, seal FROM outcomes "
+        "WHERE result = 'denied'",
+        "seal",
+        "outcomes id ",
+    ),
+    "a price that was charged": (
+        "UPDATE price_versions SET book = jsonb_set(book, '{phases,cj_assessment,credits}', '2')",
+        "price",
+        "entries account org:acme sequence 3 (id ",
+    ),
     "an outcome deleted": (
         "DELETE FROM outcomes WHERE result = 'set'",
         "cause",
@@ -487,7 +509,7 @@ async def test_findings_are_listed_up_to_a_limit_and_all_counted(
         await connection.execute("UPDATE outcomes SET entries = 2")
         await cover_up(connection)
         report = await verify(connection)
-    assert report.findings_total == 2 * many
+    assert report.findings_total == 3 * many  # the entry's hash, its outcome's count and seal
     assert len(rows(report, "hash")) == len(rows(report, "outcome")) == KEPT_PER_KIND
 
 

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from faregate.consumers.kafka import LARGEST_RECORD, Cluster
-from faregate.consumers.topic_ids import describe
+from faregate.consumers.topic_ids import describe_all
 from faregate.events import InvalidRecord, LedgerCheckpointV1, decode, parse
 from faregate.events.amounts import MICRO
 from faregate.ledger.verify import Checkpoint
@@ -24,8 +24,6 @@ log = structlog.get_logger("faregate.checkpoints")
 
 TOPIC = "credits.checkpoints"
 _POLL_MS = 500
-_LOOKS = 5
-_LOOK_AGAIN_S = 0.2
 
 
 class CheckpointsUnreadable(Exception):
@@ -50,14 +48,12 @@ async def read_checkpoints(cluster: Cluster, *, timeout_s: float = 30) -> list[C
 
 
 async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
-    for _ in range(_LOOKS):  # a broker knows a new topic a moment later than its controller
-        described = await describe(cluster.bootstrap, [topic])
-        if topic in described.partitions:
-            return [TopicPartition(topic, n) for n in range(described.partitions[topic])]
-        await asyncio.sleep(_LOOK_AGAIN_S)
-    raise CheckpointsUnreadable(
-        f"no topic {topic} at {cluster.bootstrap}: run `faregate topics apply` first"
-    )
+    described = await describe_all(cluster.bootstrap, [topic])
+    if topic not in described.partitions:
+        raise CheckpointsUnreadable(
+            f"no topic {topic} at {cluster.bootstrap}: run `faregate topics apply` first"
+        )
+    return [TopicPartition(topic, n) for n in range(described.partitions[topic])]
 
 
 async def _read(cluster: Cluster, partitions: Sequence[TopicPartition]) -> list[Checkpoint]:

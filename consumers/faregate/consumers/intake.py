@@ -40,13 +40,14 @@ def read(record: ConsumerRecord, keys: Keys) -> Submission:
 
 
 def _refs(event: Event, data: Any) -> Refs:
-    pipeline_id = getattr(data, "pipeline_id", None)
+    fields = data.__dict__  # a model answers slowly when asked for a field that it has not
+    pipeline_id = fields.get("pipeline_id")
     return Refs(
         event.source,
         event.id,
         pipeline_id,
-        getattr(data, "usage_id", None),
-        getattr(data, "batch_id", None),
+        fields.get("usage_id"),
+        fields.get("batch_id"),
         event.correlationid or pipeline_id,
         event.traceparent,
     )

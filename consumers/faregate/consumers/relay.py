@@ -36,7 +36,7 @@ _BATCH_TX = 64
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
-_SILENT_S = 15.0
+_SILENT_S = 10.0
 
 
 class LostLock(Exception):

@@ -7,7 +7,8 @@ that one request is spelled out here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import ClassVar
@@ -110,6 +111,10 @@ class _Metadata(Request[_RequestV12]):  # type: ignore[misc]
         return request_struct_class(self._topics, False, False, {})  # noqa: FBT003
 
 
+_LOOKS = 5
+_LOOK_AGAIN_S = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterTopics:
     """A cluster's id, and the ids and partition counts of the topics asked for that exist."""
@@ -117,6 +122,19 @@ class ClusterTopics:
     cluster: str
     ids: dict[str, UUID]
     partitions: dict[str, int]
+
+
+async def describe_all(bootstrap: str, topics: Sequence[str]) -> ClusterTopics:
+    """Describe `topics`, waiting a moment for new ones: a broker knows them after its controller.
+
+    Gives what there is after a second; raises aiokafka's errors when no broker answers.
+    """
+    for _ in range(_LOOKS):
+        described = await describe(bootstrap, topics)
+        if all(topic in described.ids for topic in topics):
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    return described
 
 
 async def describe(bootstrap: str, topics: Iterable[str]) -> ClusterTopics:

@@ -93,9 +93,7 @@ class Watchdog:
             self._give_up()
 
 
-async def lag_of(
-    cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]
-) -> int:
+async def lag_of(cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]) -> int:
     """Count the records between the kept offsets and the ends of all partitions of `topics`."""
     return sum((await lags_of(cluster, topics, kept)).values())
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class Keys:
     """Makes the 16-byte keyed hashes of one ledger from its secret `hash_key`.
@@ -26,6 +28,7 @@ class Keys:
                 b"subject",
                 b"content",
                 b"admin",
+                b"seal",
             )
         }
 
@@ -33,7 +36,8 @@ class Keys:
         digest = self._base[kind].copy()
         for part in parts:
             raw = part.encode()
-            digest.update(len(raw).to_bytes(4, "big") + raw)
+            digest.update(len(raw).to_bytes(4, "big"))
+            digest.update(raw)
         return digest.digest()
 
     def event(self, source: str, event_id: str) -> bytes:
@@ -60,7 +64,10 @@ class Keys:
         """Key of a command that the engine gives itself (a sweep, a late charge)."""
         return self._hash(b"admin", *parts)
 
+    def seal(self, *columns: object) -> bytes:
+        """Seal a row: keyed hash over its columns (texts, whole numbers, None), in order."""
+        return self._hash(b"seal", json.dumps(columns, separators=(",", ":")))
+
     def fingerprint(self, event_type: str, data: Mapping[str, Any]) -> bytes:
         """Fingerprint of an event's content: `type` + `data` in canonical form (sorted keys)."""
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return self._hash(b"content", event_type, text)
+        return self._hash(b"content", event_type, _CANONICAL.encode(data))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
@@ -142,6 +143,12 @@ async def _load_pipelines(
         loaded.ids.update({known[i]: i for i in (row["user_id"], row["org_id"]) if i})
 
 
+@lru_cache(1024)
+def _phases(text: str) -> tuple[str, ...]:
+    """Read a JSON list of phases; few different ones come again and again."""
+    return tuple(json.loads(text))
+
+
 def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
     hold = None
     if row["hold_id"] is not None:
@@ -161,8 +168,8 @@ def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
         subjects[row["user_id"]],
         subjects[row["org_id"]] if row["org_id"] else None,
         row["items"],
-        tuple(json.loads(row["phases"])),
-        tuple(json.loads(row["pruned"])),
+        _phases(row["phases"]),
+        _phases(row["pruned"]),
         hold,
         b"",
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 from importlib.resources import files
+from random import random
 
 import asyncpg
 
 from faregate.ledger.database import APP_ROLE, SERVER_LIMITS
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('faregate.migrate', 0))"
+_ROLE_ATTEMPTS = 20
 _TABLE = """CREATE TABLE IF NOT EXISTS migrations (
     name text PRIMARY KEY, checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"""
@@ -38,9 +41,9 @@ async def migrate(url: str) -> list[str]:
             await connection.execute(_TABLE)
             rows = await connection.fetch("SELECT name, checksum FROM migrations")
             done = await _apply(connection, {r["name"]: r["checksum"] for r in rows})
-            if done:
-                await _limit_role(connection)
-            return done
+        if done:
+            await _limit_role(connection)
+        return done
     finally:
         await connection.close()
 
@@ -63,8 +66,19 @@ async def _apply(connection: asyncpg.Connection, applied: dict[str, str]) -> lis
 
 
 async def _limit_role(connection: asyncpg.Connection) -> None:
-    for setting, value in SERVER_LIMITS.items():
-        await connection.execute(f"ALTER ROLE {APP_ROLE} SET {setting} = '{value}'")
+    """Set the role's limits, again if another database's migration does it at the same time.
+
+    Roles are shared by all databases of a server, advisory locks are not.
+    """
+    for _ in range(_ROLE_ATTEMPTS):
+        try:
+            for setting, value in SERVER_LIMITS.items():
+                await connection.execute(f"ALTER ROLE {APP_ROLE} SET {setting} = '{value}'")
+        except asyncpg.InternalServerError:  # tuple concurrently updated
+            await asyncio.sleep(random())  # noqa: S311 - so that two do not meet again
+        else:
+            return
+    raise MigrationError(f"the limits of {APP_ROLE} cannot be set: run `faregate migrate` again")
 
 
 async def pending(url: str) -> list[str]:

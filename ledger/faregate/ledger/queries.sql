@@ -79,13 +79,6 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]
     AS w (id, balance, held, debt, sequence, chain_head, last_at, tier)
 WHERE a.id = w.id;
 
--- name: insert_pipeline
--- Two requests for one new pipeline_id meet on the primary key: the later one is decided again.
-INSERT INTO pipelines (pipeline_key, outcome_id, user_id, org_id, items, phases, pruned, hold_id,
-                       payer_id, price_version, amount, remaining, state, expires_at,
-                       usage_settled, usage_expected)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
-
 -- name: delete_pipelines
 -- Before a pipeline_id is used anew. $2: the request each was loaded with, so that somebody else's
 -- newer run is never overwritten.

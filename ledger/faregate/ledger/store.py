@@ -127,7 +127,9 @@ class Store:
         submissions: Sequence[Submission],
         sources: dict[str, int],
     ) -> None:
-        await write(connection, loaded, decision, submissions, sources, self.checkpoint_every)
+        await write(
+            connection, self.keys, loaded, decision, submissions, sources, self.checkpoint_every
+        )
 
     async def checkpoint(self, limit: int = 1000) -> int:
         """Announce the state of accounts that moved since their last checkpoint; count them."""

@@ -2,8 +2,8 @@
 
 No cached balance is trusted. Amounts, sequences and the hash chain of every account are recomputed
 from the entries; accounts, outcomes, holds, references and subjects are compared with them, and
-all of it with the checkpoints that were announced outside of the database. What nothing here can
-see: a change of a column that no hash or other row covers (an outcome's fingerprint, a `tier`).
+all of it with the checkpoints that were announced outside of the database. Outcomes have seals,
+and usage is priced again from the book that it names.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import asyncpg
 
 from faregate.ledger.keys import Keys
 from faregate.ledger.queries import SQL as STORE_SQL
+from faregate.ledger.verify_outcomes import check_seals
 from faregate.ledger.verify_report import Checkpoint, Finding, Findings, Report
 from faregate.ledger.verify_rows import PATIENCE_S, SQL, check_rows, check_triggers, notes
 from faregate.ledger.verify_streams import check_chains, check_checkpoints, check_refs
@@ -76,6 +77,7 @@ async def _verify(
 
         entries, accounts = await check_chains(connection, findings, keys, since, report)
         await check_rows(connection, findings, since)
+        await check_seals(connection, findings, keys, since)
         await check_refs(connection, findings, keys, since)
         announced, superseded = await check_checkpoints(
             connection, findings, keys, checkpoints or ()

@@ -90,6 +90,33 @@ WHERE ($1::timestamptz IS NULL OR o.at >= $1)
        OR (o.org_id IS NOT NULL AND g.account_id IS NULL))
 ORDER BY o.id LIMIT 100;
 
+-- name: outcome_seals
+-- Every column of outcomes, in the order of the seal. A time that no Python has breaks the seal.
+SELECT id, event_key, usage_key, fingerprint, command, result, entries, user_id, org_id,
+       CASE WHEN at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN at ELSE 'epoch' END AS at,
+       body, batch_size, seal
+FROM outcomes WHERE $1::timestamptz IS NULL OR at >= $1;
+
+-- name: incomplete_batches
+SELECT id >> 14 AS tx, min(id) AS id, max(batch_size) AS batch_size, count(*) AS found
+FROM outcomes WHERE $1::timestamptz IS NULL OR at >= $1
+GROUP BY id >> 14 HAVING count(*) <> max(batch_size) ORDER BY 1 LIMIT 100;
+
+-- name: prices
+-- Usage of phases, priced again from the version that the entry names.
+SELECT e.id, e.account_id, e.sequence, e.price_version, e.phase, e.units,
+       e.debt_delta - e.amount AS charged, price.micro * e.units AS should,
+       count(*) OVER () AS total
+FROM entries e
+JOIN price_versions v ON v.version = e.price_version
+CROSS JOIN LATERAL (
+    SELECT ((v.book -> 'phases' -> e.phase ->> 'credits')::numeric * 1000000) AS micro
+) price
+WHERE e.kind = 'usage' AND e.phase IS NOT NULL AND NOT e.byok
+  AND ($1::timestamptz IS NULL OR e.at >= $1)
+  AND (price.micro * e.units) IS DISTINCT FROM (e.debt_delta - e.amount)
+ORDER BY e.id LIMIT 100;
+
 -- name: holds
 -- What entries reserved, settled and released for each hold, against its pipeline. A pipeline_id
 -- that was used anew has the row of its last run only; the holds before must be empty.

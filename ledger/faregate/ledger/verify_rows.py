@@ -71,6 +71,15 @@ def _outcome(findings: Findings, row: Row) -> None:
     findings.add("outcome", "outcomes", where, "; ".join(wrong))
 
 
+def _price(findings: Findings, row: Row) -> None:
+    message = (
+        f"{row['units']} of {row['phase']} cost {row['charged']} micro-credits here, price version "
+        f"{row['price_version']} makes it {row['should']}"
+    )
+    where = f"sequence {row['sequence']} (id {row['id']})"
+    findings.add("price", "entries", where, message, row["account_id"])
+
+
 def _hold(findings: Findings, row: Row) -> None:
     hold, account = row["hold_id"], row["account_id"]
     if hold is None:
@@ -102,6 +111,7 @@ def _request(findings: Findings, row: Row) -> None:
 _CHECKS: Mapping[str, Callable[[Findings, Row], None]] = {
     "causes": _cause,
     "outcomes": _outcome,
+    "prices": _price,
     "holds": _hold,
     "requests": _request,
 }

@@ -12,8 +12,10 @@ from asyncpg.pgproto.pgproto import UUID
 from faregate.ledger import bodies, chain
 from faregate.ledger.batch import Position, Submission
 from faregate.ledger.core import Decision, Entry, LedgerFault, Pipeline
+from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
+from faregate.ledger.write_pipelines import Conflict, write_pipelines
 
 TX_BITS = 14
 """An id is tx << TX_BITS | n, so one transaction writes at most 2^14 rows to a table."""
@@ -30,6 +32,8 @@ _OUTCOME_COLUMNS = (
     "org_id",
     "at",
     "body",
+    "batch_size",
+    "seal",
 )
 _REF_COLUMNS = (
     "outcome_id",
@@ -56,10 +60,6 @@ _UNPRICED_COLUMNS = (
 )
 
 
-class Conflict(Exception):
-    """Somebody else used the same pipeline_id in between: take the batch again."""
-
-
 class WentBack(Exception):
     """The database is older than its reader remembers: read again from the kept offsets."""
 
@@ -70,6 +70,7 @@ def _uuid(key: bytes | None) -> UUID | None:
 
 async def write(
     connection: asyncpg.Connection,
+    keys: Keys,
     loaded: Loaded,
     decision: Decision,
     submissions: Sequence[Submission],
@@ -85,11 +86,11 @@ async def write(
     if max(len(decision.outcomes), len(decision.entries)) >= 1 << TX_BITS:
         raise LedgerFault(f"a batch may write at most {1 << TX_BITS} rows: make it smaller")
     rows, heads = seal(loaded, decision)
-    await _copy(connection, "outcomes", _OUTCOME_COLUMNS, _outcome_rows(loaded, decision))
+    await _copy(connection, "outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision))
     await _copy(connection, "entries", (*chain.COLUMNS, "hash"), rows)
     await _copy(connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources))
     await _update_accounts(connection, loaded, decision, heads)
-    await _write_pipelines(connection, loaded, decision)
+    await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
     await _write_rest(connection, loaded, decision)
     checkpoints = _checkpoints(loaded, decision, heads, checkpoint_every)
     await connection.execute(SQL["put_outbox"], loaded.tx, checkpoints)
@@ -149,30 +150,47 @@ def _entry_row(
     )
 
 
-def _outcome_rows(loaded: Loaded, decision: Decision) -> list[tuple[Any, ...]]:
+def outcome_rows(keys: Keys, loaded: Loaded, decision: Decision) -> list[tuple[Any, ...]]:
+    """Make the outcomes' rows, each with its seal, in the order of their keys.
+
+    That order keeps two writers from waiting for each other in turn.
+    """
     counts = [0] * len(decision.outcomes)
     for entry in decision.entries:
         counts[entry.outcome] += 1
-    first, ids = loaded.tx << TX_BITS, loaded.ids
-    rows = [
-        (
+    first, ids, size = loaded.tx << TX_BITS, loaded.ids, len(decision.outcomes)
+    at = loaded.now.isoformat()
+    rows = []
+    for n, outcome in enumerate(decision.outcomes):
+        identity, body = outcome.identity, outcome.body
+        row = (
             first + n,
-            UUID(o.identity.event_key),
-            _uuid(o.identity.usage_key),
-            UUID(o.identity.fingerprint),
-            o.name,
-            o.result,
+            UUID(identity.event_key),
+            _uuid(identity.usage_key),
+            UUID(identity.fingerprint),
+            outcome.name,
+            outcome.result,
             counts[n],
-            ids[o.user] if o.user else None,
-            ids[o.org] if o.org else None,
+            ids[outcome.user] if outcome.user else None,
+            ids[outcome.org] if outcome.org else None,
             loaded.now,
-            json.dumps(bodies.to_stored(o.body, ids)) if o.body is not None else None,
+            None if body is None else canonical(bodies.to_stored(body, ids)),
+            size,
         )
-        for n, o in enumerate(decision.outcomes)
-    ]
-    # In the order of their keys, so that two writers never wait for each other in turn.
+        rows.append((*row, UUID(outcome_seal(keys, row, at))))
     rows.sort(key=lambda row: row[1].bytes)
     return rows
+
+
+def canonical(body: object) -> str:
+    """Write a body as the seal covers it: JSON with sorted keys and no blanks."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def outcome_seal(keys: Keys, row: Sequence[Any], at: str) -> bytes:
+    """Seal an outcome's row (without its seal); `at` is its time in ISO format, UTC."""
+    usage_key = row[2].hex if row[2] else None
+    return keys.seal(row[0], row[1].hex, usage_key, row[3].hex, *row[4:9], at, *row[10:12])
 
 
 def _ref_rows(
@@ -216,70 +234,6 @@ async def _update_accounts(
             [a.last_at for a in moved],
             [a.tier for a in moved],
         )
-
-
-async def _write_pipelines(
-    connection: asyncpg.Connection, loaded: Loaded, decision: Decision
-) -> None:
-    numbers = {
-        o.identity.event_key: (loaded.tx << TX_BITS) + n for n, o in enumerate(decision.outcomes)
-    }
-    anew = [p for p in decision.pipelines.values() if p.cause in numbers]
-    holds = [p for p in decision.pipelines.values() if p.cause not in numbers and p.hold]
-    if holds:
-        await _update_holds(connection, holds)
-    again = [p.key for p in anew if p.key in loaded.requests]
-    if again:
-        done = await connection.execute(
-            SQL["delete_pipelines"],
-            [UUID(k) for k in again],
-            [loaded.requests[k] for k in again],
-        )
-        if done != f"DELETE {len(again)}":
-            raise Conflict
-    if anew:
-        rows = [_pipeline_row(loaded.ids, p, numbers[p.cause]) for p in anew]
-        await connection.executemany(SQL["insert_pipeline"], sorted(rows, key=lambda r: r[0].bytes))
-
-
-async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipeline]) -> None:
-    pairs = [(p.key, p.hold) for p in pipelines if p.hold]
-    await connection.execute(
-        SQL["update_holds"],
-        [UUID(key) for key, _ in pairs],
-        [h.remaining for _, h in pairs],
-        [h.state for _, h in pairs],
-        [h.expires_at for _, h in pairs],
-        [h.usage_settled for _, h in pairs],
-        [h.usage_expected for _, h in pairs],
-    )
-
-
-def _pipeline_row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...]:
-    head = (
-        UUID(p.key),
-        outcome_id,
-        ids[p.user],
-        ids[p.org] if p.org else None,
-        p.items,
-        json.dumps(p.phases),
-        json.dumps(p.pruned),
-    )
-    h = p.hold
-    if h is None:
-        return (*head, None, None, None, 0, 0, "none", None, 0, None)
-    return (
-        *head,
-        UUID(h.id),
-        ids[h.payer],
-        h.price_version,
-        h.amount,
-        h.remaining,
-        h.state,
-        h.expires_at,
-        h.usage_settled,
-        h.usage_expected,
-    )
 
 
 async def _write_rest(connection: asyncpg.Connection, loaded: Loaded, decision: Decision) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+import asyncpg
 import structlog
 
 from faregate.consumers.kafka import Cluster, make_consumer, make_producer
@@ -19,10 +20,11 @@ from faregate.consumers.loop import Loop
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.relay import Relay
 from faregate.consumers.sweeper import Sweeper, SweeperSettings
-from faregate.consumers.topic_ids import ClusterTopics, describe
+from faregate.consumers.topic_ids import ClusterTopics, describe_all
 from faregate.consumers.watchdog import Watchdog
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
+from faregate.ledger.verify import check_triggers
 from faregate.runtime.servers import ServerMissing, Servers
 from faregate.runtime.settings import Settings
 
@@ -39,6 +41,10 @@ NAMES = (*CONSUMERS, "relay", "sweeper")
 """Everything that `faregate run` knows."""
 
 DRAIN_S = 9.0
+
+
+class LedgerUnguarded(Exception):
+    """Something would let rows of the ledger be changed; no process works on it like that."""
 
 
 class Process(Protocol):
@@ -59,6 +65,15 @@ async def open_ledger(settings: Settings, servers: Servers, name: str) -> AsyncI
         yield await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries)
     finally:
         pool.terminate()
+
+
+async def _guarded(pool: asyncpg.Pool) -> None:
+    """Refuse to work on a ledger that could be changed (rule 5)."""
+    async with pool.acquire() as connection:
+        findings = await check_triggers(connection)
+    if findings:
+        wrong = "; ".join(f"{f.row}: {f.message}" for f in findings)
+        raise LedgerUnguarded(f"the ledger is not append-only: {wrong}")
 
 
 async def run(settings: Settings, servers: Servers, names: Sequence[str]) -> None:
@@ -95,6 +110,7 @@ async def _start(
 ) -> Process:
     cluster = settings.cluster(servers.kafka)
     store = await resources.enter_async_context(open_ledger(settings, servers, name))
+    await _guarded(store.pool)
     if name == "relay":
         return Relay(store, cluster)
     if name == "sweeper":
@@ -123,7 +139,7 @@ async def _consumer(
 
 
 async def _described(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
-    described = await describe(cluster.bootstrap, topics)
+    described = await describe_all(cluster.bootstrap, topics)
     missing = [t for t in topics if t not in described.ids]
     if missing:
         raise ServerMissing(f"no topic {', '.join(missing)}: run `faregate topics apply` first")

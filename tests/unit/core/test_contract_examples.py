@@ -72,6 +72,26 @@ class TestWhatARunCosts:
         owe(twin, "user:ann", 3)
         assert twin.do(twin.make.request(pipeline="nlp")).result == "initiated"
 
+    @pytest.mark.parametrize(
+        ("phases", "required"),
+        [
+            (("each",), 5),
+            (("pairs",), 22.5),
+            (("once",), 3),
+            (("once", "each"), 8),
+            (("each", "pairs", "free", "once"), 30.5),
+        ],
+    )
+    def test_phases_are_priced_per_item_per_pair_or_flat_and_added_up(
+        self, twin: Twin, phases: tuple[str, ...], required: float
+    ) -> None:
+        per = {"each": ("item", 0.5), "pairs": ("pair", 0.5), "once": ("flat", 3)}
+        book = {name: {"per": unit, "credits": price} for name, (unit, price) in per.items()}
+        book["free"] = {"per": "flat", "credits": 0}
+        twin.apply_prices({"pipelines": {"all": [*book]}, "phases": book})
+        give(twin, "user:ann", 50)
+        assert float(twin.do(twin.make.request(phases=phases)).facts["reserved"]) == required
+
     def test_a_pair_needs_two(self, twin: Twin) -> None:
         answer = twin.do(twin.make.request(items=1))
         assert (answer.result, answer.facts["reserved"]) == ("initiated", 0)
@@ -143,6 +163,12 @@ class TestWhoPays:
         assert (reason(answer), answer.facts["status"]) == ("debt_outstanding", 402)
         assert answer.facts["debts"] == ["org:acme"]
         assert reason(twin.do(twin.make.request())) == "insufficient_credits"
+
+    def test_the_users_debt_is_a_reason_as_well(self, twin: Twin) -> None:
+        give(twin, "org:acme", 44)
+        owe(twin, "user:ann", 7)
+        answer = twin.do(twin.make.request(org="acme"))
+        assert (reason(answer), answer.facts["debts"]) == ("debt_outstanding", ["user:ann"])
 
     def test_reasons_come_in_the_order_of_the_contract(self, twin: Twin) -> None:
         """Everything is wrong with the first request; each one after it has one fault less."""
@@ -221,6 +247,10 @@ class TestPruning:
         twin.do(twin.make.completed("cj_assessment", items=10))
         twin.do(twin.make.completed("cj_assessment", items=2))
         assert twin.do(twin.make.request(items=10)).result == "initiated"
+
+    def test_a_completion_that_says_no_items_of_an_unknown_run_covers_all(self, twin: Twin) -> None:
+        twin.do(twin.make.completed("cj_assessment"))
+        assert twin.do(twin.make.request(items=1000)).facts["reserved"] == 0
 
     def test_pruning_is_by_batch_and_by_org_or_user(self, twin: Twin) -> None:
         give(twin, "user:ann", 45)
@@ -338,6 +368,45 @@ class TestHolds:
         twin.wait(seconds=30)
         assert len(twin.due_sweeps()) == 1
 
+    def test_progress_never_shortens_a_hold_though_the_clock_was_set_back(self, twin: Twin) -> None:
+        give(twin, "user:ann", 45)
+        until = twin.do(twin.make.request()).facts["hold_expires_at"]
+        twin.wait(seconds=-10)
+        twin.do(twin.make.completed("spellcheck"))
+        run = twin.run("p1")
+        assert run is not None
+        assert run.hold is not None
+        assert run.hold.expires_at == until
+
+    def test_finishing_twice_does_not_begin_the_grace_again(self, twin: Twin) -> None:
+        give(twin, "user:ann", 45)
+        twin.do(twin.make.request())
+        twin.do(twin.make.finished())
+        twin.wait(seconds=20)
+        twin.do(twin.make.finished(usage_events=1))
+        twin.wait(seconds=10)
+        assert len(twin.due_sweeps()) == 1
+
+    def test_finished_after_the_ttl_finds_the_hold_expired(self, twin: Twin) -> None:
+        give(twin, "user:ann", 45)
+        twin.do(twin.make.request())
+        twin.wait(seconds=3600)
+        twin.do(twin.make.finished())
+        assert twin.figures("user:ann") == (45, 0, 0)
+        assert twin.entries[-1].reason == "expired"
+
+    def test_a_finished_pipeline_can_be_started_anew(self, twin: Twin) -> None:
+        """Its old hold is given back first, so that both are never held at once."""
+        give(twin, "user:ann", 45)
+        twin.do(twin.make.request())
+        twin.do(twin.make.finished())
+        answer = twin.do(twin.make.request(event="anew"))
+        assert (answer.result, answer.facts["hold"]) == ("initiated", 1)
+        assert kinds(twin.entries[-2:]) == [
+            ("user:ann", "release", 0, -45, 0),
+            ("user:ann", "hold", 0, 45, 0),
+        ]
+
     def test_a_sweep_for_an_earlier_hold_leaves_the_new_one_alone(self, twin: Twin) -> None:
         give(twin, "user:ann", 45)
         twin.do(twin.make.request())
@@ -408,6 +477,13 @@ class TestUsage:
             ("user:ann", "purchase", 10, 0, 0),
             ("user:ann", "debt", -6, 0, -6),
         ]
+
+    def test_debt_is_not_paid_with_what_is_held(self, twin: Twin) -> None:
+        give(twin, "user:ann", 45)
+        twin.do(twin.make.request())
+        use(twin, "u1", 10, pipeline_id=None)
+        give(twin, "user:ann", 4)
+        assert twin.figures("user:ann") == (45, 45, 6)
 
     def test_a_release_pays_debt_first(self, twin: Twin) -> None:
         give(twin, "user:ann", 45)
@@ -524,6 +600,14 @@ class TestPriceVersions:
         assert (twin.entries[-1].amount, twin.entries[-1].price_version) == (-1 * MICRO, 1)
         twin.do(twin.make.usage("u2", at))
         assert (twin.entries[-1].amount, twin.entries[-1].price_version) == (-7 * MICRO, 2)
+
+    def test_at_the_end_of_the_ttl_the_hold_pins_no_more(self, twin: Twin) -> None:
+        give(twin, "user:ann", 100)
+        twin.do(twin.make.request())
+        twin.wait(seconds=3600)
+        twin.apply_prices(priced(7))
+        use(twin, "u1", 1)
+        assert twin.entries[-1].price_version == 2
 
     def test_a_finished_pipeline_keeps_its_version_during_the_grace(self, twin: Twin) -> None:
         give(twin, "user:ann", 100)

@@ -272,6 +272,7 @@ class Twin:
         assert _comparable(again) == _comparable(decision), "same input, same decision"
         self._compare_with_singles(commands, decision)
         answers = self._compare_with_model(commands, decision)
+        _check_what_is_written(before, decision)
         self._take(decision)
         self._check_entries(decision)
         self._compare_accounts()
@@ -387,6 +388,8 @@ class Twin:
         self.entries += decision.entries
 
     def _check_entries(self, decision: Decision) -> None:
+        named = {(e.outcome, e.kind, e.subject) for e in decision.entries}
+        assert len(named) == len(decision.entries), "announcements get their ids from these three"
         for e in decision.entries:
             t = self._totals[e.subject]
             assert e.sequence == t.sequence + 1, "sequences have no gap"
@@ -448,6 +451,22 @@ def _copy(state: State) -> State:
         completions={k: dict(v) for k, v in state.completions.items()},
         seen=dict(state.seen),
     )
+
+
+def _check_what_is_written(before: State, decision: Decision) -> None:
+    """The shell writes only what the decision lists: that must be all that has changed."""
+    after = decision.state
+    assert before.pipelines | decision.pipelines == after.pipelines
+    completions = {k: dict(v) for k, v in before.completions.items()}
+    for (owner, batch, phase), items in decision.completed.items():
+        completions.setdefault((owner, batch), {})[phase] = items
+    assert completions == after.completions
+    moved = {e.subject for e in decision.entries}
+    assert {s for s, a in after.accounts.items() if a != before.accounts[s]} == moved
+    new_keys = {o.identity.event_key for o in decision.outcomes}
+    for name, p in decision.pipelines.items():
+        if p.cause not in new_keys:  # then only its hold is updated
+            assert replace(p, hold=None) == replace(before.pipelines[name], hold=None)
 
 
 def _comparable(decision: Decision) -> tuple[object, ...]:

@@ -92,7 +92,7 @@ def test_null_is_no_value_at_all(column: str) -> None:
 
 @pytest.mark.parametrize("column", NULLABLE)
 def test_null_zero_the_empty_text_and_false_all_differ(column: str) -> None:
-    alike = [None, 0, "", False, UUID(int=0), "0", "None", "\xff\xff\xff\xff"]
+    alike = [None, 0, "", False, UUID(int=0), EPOCH, "\0" * 8, "0", "None", "\xff\xff\xff\xff"]
     assert len({hash_of(**{column: value}) for value in alike}) == len(alike)
 
 
@@ -104,6 +104,7 @@ def test_every_bigint_can_be_hashed(column: str, value: int) -> None:
 
 def test_neighbours_cannot_swap_or_share_their_text() -> None:
     assert hash_of(provider="ab", model="c") != hash_of(provider="a", model="bc")
+    assert hash_of(provider="a", model="bsc") != hash_of(provider="asb", model="c")
     assert hash_of(provider="x", model=None) != hash_of(provider=None, model="x")
     assert hash_of(units=1, input_tokens=2) != hash_of(units=2, input_tokens=1)
     assert hash_of(amount=1, held_delta=2) != hash_of(amount=2, held_delta=1)

@@ -1,7 +1,8 @@
 """The one place that changes an account: every change is an entry.
 
 Invariants, checked on each entry (rules 5 and 10): balance, held and debt are never negative, held
-never exceeds balance, and there is no debt while anything is available.
+never exceeds balance. After each command there is no debt while anything is available: `pay_debt`
+follows every rise, and the table checks it once more.
 """
 
 from __future__ import annotations

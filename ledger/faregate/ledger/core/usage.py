@@ -7,7 +7,7 @@ from datetime import datetime
 
 from faregate.events.amounts import LIMIT_MICRO
 from faregate.ledger.core.holds import close_if_due, close_if_settled, open_hold
-from faregate.ledger.core.model import ChargeUnpriced, Outcome, Pipeline, Rejected, Usage
+from faregate.ledger.core.model import ChargeUnpriced, Hold, Outcome, Pipeline, Rejected, Usage
 from faregate.ledger.core.posting import Work, post, welcome
 
 
@@ -114,7 +114,20 @@ def _charge(
         usage=cmd,
     )
     if pipeline and live:
-        settled = replace(
-            live, remaining=live.remaining - from_hold, usage_settled=live.usage_settled + 1
-        )
-        close_if_settled(work, work.put(replace(pipeline, hold=settled)))
+        close_if_settled(work, work.put(_settled(pipeline, live, from_hold)))
+
+
+def _settled(p: Pipeline, hold: Hold, amount: int) -> Pipeline:
+    """Take `amount` from the hold. Spelled out: `dataclasses.replace` was a tenth of a batch."""
+    after = Hold(
+        hold.id,
+        hold.payer,
+        hold.amount,
+        hold.remaining - amount,
+        hold.price_version,
+        hold.state,
+        hold.expires_at,
+        hold.usage_settled + 1,
+        hold.usage_expected,
+    )
+    return Pipeline(p.key, p.user, p.org, p.items, p.phases, p.pruned, after, p.cause)

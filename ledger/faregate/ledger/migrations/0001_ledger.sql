@@ -53,7 +53,9 @@ CREATE TABLE outcomes (
     user_id bigint,
     org_id bigint,
     at timestamptz NOT NULL,
-    body jsonb
+    body jsonb,
+    batch_size smallint NOT NULL,       -- how many outcomes its transaction wrote
+    seal uuid NOT NULL                  -- keyed hash of all of the above
 );
 
 -- The ledger itself: sums to the balance, gapless per account, chained by hash.

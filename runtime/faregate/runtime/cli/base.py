@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -43,7 +44,7 @@ def new_app(help_text: str) -> typer.Typer:
 
 def examples(*lines: str) -> str:
     """Write the end of a command's help: what somebody would type."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])  # \b: keep the lines
+    return "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
 def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
@@ -128,7 +129,10 @@ def run_async(work: Coroutine[Any, Any, None]) -> None:
     """Run one command's coroutine."""
     # What the client logs while a broker is away; the command's own error says it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    asyncio.run(work)
+    try:
+        asyncio.run(work)
+    except BrokenPipeError:  # whoever read our output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
 
@@ -49,12 +50,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except CLICK_EXCEPTION as error:
-        if str(error):  # without a message the help has been printed already
-            _complain(error, "usage", None, as_json=as_json)
-        return USAGE
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone: nothing more to say
-        return 0
+        return _misused(error, as_json=as_json)
     except Exception as error:
         for kinds, exit_code, name, fix in _known():
             if isinstance(error, kinds):
@@ -62,6 +58,15 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
                 return exit_code
         raise
     return code if isinstance(code, int) else 0
+
+
+def _misused(error: Any, *, as_json: bool) -> int:
+    """Say what the option parser refused; without a message it has printed the help already."""
+    if str(error) or getattr(error, "param", None) is not None:
+        context = getattr(error, "ctx", None)
+        fix = f"{context.command_path} --help" if context else "faregate --help"
+        _complain(BadUsage(error.format_message()), "usage", fix, as_json=as_json)
+    return USAGE
 
 
 def _known() -> Iterator[tuple[Kinds, int, str, str | None]]:

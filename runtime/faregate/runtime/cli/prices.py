@@ -71,7 +71,10 @@ def _document(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BadUsage(f"{file} must hold one object with pipelines and phases")
     # What `prices show --json` printed can be edited and applied again.
-    return {k: v for k, v in document.items() if k not in _SHOWN_BESIDE}
+    book = {k: v for k, v in document.items() if k not in _SHOWN_BESIDE}
+    if not book.get("phases"):
+        raise BadUsage(f"{file} has no phases: with such a book every request would be denied")
+    return book
 
 
 _SHOWN_BESIDE = {"version", "versions", "in_force", "effective_from", "applied_at", "applied_by"}
@@ -88,6 +91,10 @@ async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_jso
             "and arrives from now on is charged by this version.",
             style="yellow",
         )
+    unpriced = {p for names in done.book.pipelines.values() for p in names} - set(done.book.phases)
+    if unpriced:
+        names = ", ".join(sorted(unpriced))
+        err.print(f"warning: pipelines run {names}, which has no price: denied", style="yellow")
     value = {
         "version": done.book.version,
         "effective_from": done.book.effective_from.isoformat(),

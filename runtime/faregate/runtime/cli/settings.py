@@ -17,7 +17,8 @@ from faregate.runtime.stack import StackError, default_home
 app = new_app("Settings.")
 
 PREFIX = "FAREGATE_"
-_NOT_SETTINGS = {CONFIG_ENVIRONMENT, "FAREGATE_FAILPOINT", "FAREGATE_TEST_HOME"}
+_NOT_SETTINGS = {CONFIG_ENVIRONMENT, "FAREGATE_FAILPOINT"}
+_OF_TESTS = "FAREGATE_TEST_"
 
 
 @app.command()
@@ -38,7 +39,8 @@ def unknown_variables() -> list[str]:
     """Name what looks like a setting in the environment and is none (a typing mistake)."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_SETTINGS
     names = (name.upper() for name in os.environ if name.upper().startswith(PREFIX))
-    return sorted(n for n in names if n not in known and n.removesuffix("_FILE") not in known)
+    unknown = (n for n in names if n not in known and n.removesuffix("_FILE") not in known)
+    return sorted(n for n in unknown if not n.startswith(_OF_TESTS))
 
 
 def _origins() -> dict[str, str]:

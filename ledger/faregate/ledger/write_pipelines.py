@@ -1,0 +1,107 @@
+"""Write pipelines and their holds: new ones with COPY, changed ones with one UPDATE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from faregate.ledger.core import Decision, Pipeline
+from faregate.ledger.load import Loaded
+from faregate.ledger.queries import SQL
+
+_COLUMNS = (
+    "pipeline_key",
+    "outcome_id",
+    "user_id",
+    "org_id",
+    "items",
+    "phases",
+    "pruned",
+    "hold_id",
+    "payer_id",
+    "price_version",
+    "amount",
+    "remaining",
+    "state",
+    "expires_at",
+    "usage_settled",
+    "usage_expected",
+)
+
+
+class Conflict(Exception):
+    """Somebody else used the same pipeline_id in between: take the batch again."""
+
+
+async def write_pipelines(
+    connection: asyncpg.Connection, loaded: Loaded, decision: Decision, first: int
+) -> None:
+    """Write what a decision did to pipelines; its outcomes have the ids from `first` on.
+
+    Raises Conflict, or the driver's UniqueViolationError: two requests for one new pipeline_id meet
+    on the primary key, and the later one is decided again.
+    """
+    if not decision.pipelines:
+        return
+    numbers = {o.identity.event_key: first + n for n, o in enumerate(decision.outcomes)}
+    anew = [p for p in decision.pipelines.values() if p.cause in numbers]
+    holds = [p for p in decision.pipelines.values() if p.cause not in numbers and p.hold]
+    if holds:
+        await _update_holds(connection, holds)
+    again = [p.key for p in anew if p.key in loaded.requests]
+    if again:
+        done = await connection.execute(
+            SQL["delete_pipelines"],
+            [UUID(k) for k in again],
+            [loaded.requests[k] for k in again],
+        )
+        if done != f"DELETE {len(again)}":
+            raise Conflict
+    if anew:
+        rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
+        rows.sort(key=lambda row: row[0].bytes)
+        await connection.copy_records_to_table("pipelines", records=rows, columns=_COLUMNS)
+
+
+async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipeline]) -> None:
+    pairs = [(p.key, p.hold) for p in pipelines if p.hold]
+    await connection.execute(
+        SQL["update_holds"],
+        [UUID(key) for key, _ in pairs],
+        [h.remaining for _, h in pairs],
+        [h.state for _, h in pairs],
+        [h.expires_at for _, h in pairs],
+        [h.usage_settled for _, h in pairs],
+        [h.usage_expected for _, h in pairs],
+    )
+
+
+def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...]:
+    head = (
+        UUID(p.key),
+        outcome_id,
+        ids[p.user],
+        ids[p.org] if p.org else None,
+        p.items,
+        json.dumps(p.phases),
+        json.dumps(p.pruned),
+    )
+    h = p.hold
+    if h is None:
+        return (*head, None, None, None, 0, 0, "none", None, 0, None)
+    return (
+        *head,
+        UUID(h.id),
+        ids[h.payer],
+        h.price_version,
+        h.amount,
+        h.remaining,
+        h.state,
+        h.expires_at,
+        h.usage_settled,
+        h.usage_expected,
+    )
