@@ -13,9 +13,8 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from faregate.consumers import intake
 from faregate.events import Event, encode
-from faregate.ledger.batch import Submission
+from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import Identity, SetBalance
-from faregate.ledger.batch import Refs
 from faregate.ledger.keys import Keys
 
 ACCOUNTS = 2_000

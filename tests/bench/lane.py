@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -202,7 +202,7 @@ class Ends:
         self._client = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
         self._partitions = [TopicPartition(topic, n) for n in range(DEFAULT_PARTITIONS)]
 
-    async def __aenter__(self) -> Ends:
+    async def __aenter__(self) -> Self:
         await self._client.start()
         return self
 

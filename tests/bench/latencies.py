@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from tests.bench import echo as echo_process
 from tests.bench import events
 from tests.bench.events import Raw
 from tests.bench.figures import Figure, percentile, rate
@@ -22,17 +23,16 @@ from faregate.consumers.kafka import make_producer
 from faregate.events.topics import DEFAULT_PARTITIONS
 
 RATE_PER_S = 200
-ECHO_IN, ECHO_OUT = "echo.in", "echo.out"
 ECHO_MODULE = "tests.bench.echo"
 _LATE_S = 20.0
 
 
 async def echo(world: World) -> dict[str, Figure]:
     """Consume and produce, nothing else: records per second."""
-    lane, n = await world.lane("echo", (ECHO_IN, ECHO_OUT)), world.sizes.echo
+    lane, n = await world.lane("echo", (echo_process.IN, echo_process.OUT)), world.sizes.echo
     raws = [events.usage(user) for user in events.many(n)]
-    await events.produce(lane.kafka, lane.cluster.topic(ECHO_IN), raws)
-    async with Ends(lane.kafka, lane.cluster.topic(ECHO_OUT)) as ends:
+    await events.produce(lane.kafka, lane.cluster.topic(echo_process.IN), raws)
+    async with Ends(lane.kafka, lane.cluster.topic(echo_process.OUT)) as ends:
         before = await ends.total()
         async with module(lane, ECHO_MODULE) as process:
             begin = await process.logged("assigned")
@@ -42,10 +42,10 @@ async def echo(world: World) -> dict[str, Figure]:
 
 async def echo_latency(world: World) -> dict[str, Figure]:
     """Send requests through the echo."""
-    lane = await world.lane("echo", (ECHO_IN, ECHO_OUT))
+    lane = await world.lane("echo", (echo_process.IN, echo_process.OUT))
     async with module(lane, ECHO_MODULE) as process:
         await process.logged("assigned")
-        return await _paced(lane, world, ECHO_IN, ECHO_OUT, "echo")
+        return await _paced(lane, world, echo_process.IN, echo_process.OUT, "echo")
 
 
 async def decision_latency(world: World) -> dict[str, Figure]:

@@ -23,7 +23,7 @@ from faregate.ledger.store import Store
 from faregate.ledger.write import put_offsets, write
 
 PAIR_WORKERS = 4
-PAIR_BATCH = 125
+PAIR_BATCH = 250
 _PARTITIONS = 6
 
 

@@ -212,7 +212,7 @@ async def world(kafka: str, database: str, *, partitions: int = 2) -> AsyncItera
 
 
 async def delete_topics(kafka: str, prefix: str, names: Iterable[str] | None = None) -> None:
-    """Delete topics of a prefix: all, or those named (without prefix)."""
+    """Delete topics of a prefix: all, or those named (without prefix), and wait for these."""
     async with admin(kafka) as client:
         wanted = (
             [t for t in await client.list_topics() if t.startswith(prefix)]
@@ -221,6 +221,12 @@ async def delete_topics(kafka: str, prefix: str, names: Iterable[str] | None = N
         )
         if wanted:
             await client.delete_topics(wanted)
+
+        async def gone() -> bool:
+            return not set(wanted) & set(await client.list_topics())
+
+        if names is not None:
+            await until(gone, 20, "topics to be gone")
 
 
 async def until(

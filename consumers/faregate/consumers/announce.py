@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha1
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from faregate.events import Event, encode, to_credits
 from faregate.events.topics import TOPIC_OF_TYPE
@@ -65,10 +66,10 @@ def bare_id(subject: str | None) -> str | None:
 
 
 def _record(
-    event_type: str, event_id: UUID, key: str, at: datetime, data: dict[str, Any], refs: Row
+    event_type: str, event_id: str, key: str, at: datetime, data: dict[str, Any], refs: Row
 ) -> Record:
     event = Event(
-        id=str(event_id),
+        id=event_id,
         source=SOURCE,
         type=event_type,
         data=data,
@@ -80,6 +81,15 @@ def _record(
     )
     value, headers = encode(event)
     return Record(TOPIC_OF_TYPE[event_type], key.encode(), value, headers)
+
+
+def uuid5(namespace: Any, name: str) -> str:
+    """Give `str(uuid.uuid5(namespace, name))` at a third of its price: one is made per event."""
+    digest = bytearray(sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def entry(row: Row, subjects: Subjects) -> list[Record]:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from faregate.consumers import headers, intake, journal
+from faregate.consumers import collector, headers, intake, journal
 from faregate.consumers.dlq import DeadLetter, bury
 from faregate.consumers.offsets import Offsets
 from faregate.events import InvalidRecord
@@ -108,6 +108,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self) -> None:
         """Consume until `stop`. Raises what only a new process can mend."""
         self._consumer.subscribe(self._topics, listener=self)
+        collector.settle()
         committer = asyncio.create_task(self._commit_on_a_timer())
         try:
             while not self._stopping.is_set():

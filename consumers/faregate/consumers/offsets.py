@@ -73,13 +73,10 @@ class Offsets:
         that is written to `recoveries`, and reading simply starts again where the database is.
         """
         kept = await self.kept()
+        offsets = {tp: kept.get((self._topics.ids[tp.topic], tp.partition)) for tp in assigned}
+        await self._compare(consumer, offsets)
         placed: dict[TopicPartition, int] = {}
-        behind: list[str] = []
-        for tp in assigned:
-            offset = kept.get((self._topics.ids[tp.topic], tp.partition))
-            before = max(await consumer.committed(tp) or 0, self._known.get(tp, 0))
-            if before > (offset or 0):
-                behind.append(f"{tp.topic}[{tp.partition}] {before} -> {offset or 0}")
+        for tp, offset in offsets.items():
             try:
                 if offset is None:
                     await consumer.seek_to_beginning(tp)
@@ -89,11 +86,21 @@ class Offsets:
             except IllegalStateError:
                 continue  # revoked meanwhile; its new owner places it
             placed[tp] = offset or 0
-        if behind:
-            await self._recovered(behind)
         ours = consumer.assignment()
         self._known.update({tp: o for tp, o in placed.items() if tp in ours})
         return placed
+
+    async def _compare(
+        self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int | None]
+    ) -> None:
+        """Look for a restored backup before anything is read again."""
+        behind: list[str] = []
+        for tp, offset in offsets.items():
+            before = max(await consumer.committed(tp) or 0, self._known.get(tp, 0))
+            if before > (offset or 0):
+                behind.append(f"{tp.topic}[{tp.partition}] {before} -> {offset or 0}")
+        if behind:
+            await self._recovered(behind)
 
     async def _recovered(self, behind: list[str]) -> None:
         detail = f"{self._consumer}: the database is behind Kafka: {', '.join(sorted(behind))}"

@@ -21,7 +21,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from faregate.consumers import announce
+from faregate.consumers import announce, batches, collector
 from faregate.consumers.announce import Record
 from faregate.consumers.kafka import Cluster, close_producer, make_producer
 from faregate.ledger import bodies, failpoints
@@ -60,6 +60,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until `stop`; waits and tries again when a server is away."""
+        collector.settle()
         while not self._stopping.is_set():
             try:
                 await self._with_lock()
@@ -74,6 +75,8 @@ class Relay:
                 return
             # A relay that has been stopped must not keep the lock: its session ends by the server.
             await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
+            # A deletion that a crash undoes makes an announcement again, with the id it had.
+            await connection.execute("SET synchronous_commit = off")
             self._store.forget()  # a new connection may lead to a restored backup
             await connection.add_listener("outbox", self._on_news)
             row = await connection.fetchrow(SQL["ledger"])
@@ -100,13 +103,31 @@ class Relay:
         if not waiting:
             await self._wait(self._news, _IDLE_S)
             return
-        records: list[Record] = []
-        for row in waiting:
-            records += await self._records(connection, row["tx"], row["checkpoints"])
-        failpoints.reach("before_send")
-        await self._send(producer, records)
+        await self._publish(connection, producer, waiting)
         failpoints.reach("after_ack")
         await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
+
+    async def _publish(
+        self,
+        connection: asyncpg.Connection,
+        producer: AIOKafkaProducer,
+        waiting: Sequence[asyncpg.Record],
+    ) -> None:
+        """Publish transactions and wait until all is acknowledged.
+
+        A transaction's events are built while those of the one before are on their way.
+        """
+        pending: list[asyncio.Future[Any]] = []
+        try:
+            for row in waiting:
+                records = await self._records(connection, row["tx"], row["checkpoints"])
+                failpoints.reach("before_send")
+                pending += await batches.send(producer, self._cluster, records)
+            async with asyncio.timeout(_ACK_TIMEOUT_S):
+                await asyncio.gather(*pending)
+        finally:
+            for future in pending:
+                future.cancel()
 
     async def _records(
         self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
@@ -133,14 +154,6 @@ class Relay:
                 announce.checkpoint(s, self._ledger_id, epoch, now, subjects) for s in states
             ]
         return records
-
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
-        async with asyncio.timeout(_ACK_TIMEOUT_S):
-            pending = [
-                await producer.send(self._cluster.topic(r.topic), r.value, r.key, headers=r.headers)
-                for r in records
-            ]
-            await asyncio.gather(*pending)
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -69,6 +69,11 @@ def _prefixed(raw: bytes) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
 
 
+_TIME = _prefixed(b"t" + bytes(8))[:5]
+_UUID = _prefixed(b"u" + bytes(16))[:5]
+_TRUE, _FALSE = _prefixed(b"\x01"), _prefixed(b"\x00")
+
+
 # Few different texts and numbers come again and again: kinds, phases, models, price versions.
 @lru_cache(1024)
 def _text(value: str) -> bytes:
@@ -82,16 +87,17 @@ def _integer(value: int) -> bytes:
 
 def _moment(value: datetime) -> bytes:
     number: int = (value - EPOCH) // _MICROSECOND
-    return _prefixed(b"t" + number.to_bytes(8, "big", signed=True))
+    return _TIME + number.to_bytes(8, "big", signed=True)
 
 
 def _flag(value: bool) -> bytes:
-    return _prefixed(b"\x01" if value else b"\x00")
+    return _TRUE if value else _FALSE
 
 
 def _uuid(value: Any) -> bytes:
     """Encode a UUID; the driver has a class of its own for them."""
-    return _prefixed(b"u" + value.bytes)
+    raw: bytes = value.bytes
+    return _UUID + raw
 
 
 _ENCODERS: Mapping[type, Callable[[Any], bytes]] = {

@@ -23,7 +23,8 @@ from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded, NamesMoved, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
 from faregate.ledger.queries import SQL
-from faregate.ledger.write import Conflict, WentBack, checkpoint, put_offsets, write
+from faregate.ledger.write import WentBack, checkpoint, put_offsets, write
+from faregate.ledger.write_pipelines import Conflict
 
 Result = Outcome | Seen | Rejected | None
 PositionOf = Callable[[Sequence[Result]], Position | None]

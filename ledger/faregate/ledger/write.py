@@ -11,11 +11,11 @@ from asyncpg.pgproto.pgproto import UUID
 
 from faregate.ledger import bodies, chain
 from faregate.ledger.batch import Position, Submission
-from faregate.ledger.core import Decision, Entry, LedgerFault, Pipeline
+from faregate.ledger.core import Decision, Entry, LedgerFault
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
-from faregate.ledger.write_pipelines import Conflict, write_pipelines
+from faregate.ledger.write_pipelines import write_pipelines
 
 TX_BITS = 14
 """An id is tx << TX_BITS | n, so one transaction writes at most 2^14 rows to a table."""

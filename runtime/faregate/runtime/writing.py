@@ -66,16 +66,14 @@ async def _apply(store: Store, submission: Submission) -> Outcome | Seen:
 class AppliedPrices:
     """A new version of the price book, and the usage that had waited for one.
 
-    `unpriced` events have no price in the version of their time. Of these the new version has a
-    price for `priced`, and `too_early` of those happened before it is in force.
+    `unpriced` events had no price so far. Of these the new version prices `priced`: they are
+    charged as soon as it is in force.
     """
 
     book: Book
     backdated: bool
     unpriced: int
     priced: int
-    too_early: int
-    first_unpriced: datetime | None
 
 
 async def apply_prices(
@@ -119,12 +117,9 @@ async def _insert_prices(
 async def _applied(store: Store, book: Book, *, backdated: bool) -> AppliedPrices:
     rows = await store.pool.fetch(SQL["unpriced_kinds"])
     priced = [r for r in rows if book.cost(r["phase"], 1) is not None]
-    early = [r for r in priced if r["first"] < book.effective_from]
     return AppliedPrices(
         book,
         backdated,
         sum(r["events"] for r in rows),
         sum(r["events"] for r in priced),
-        sum(r["events"] for r in early),
-        min((r["first"] for r in early), default=None),
     )

@@ -411,8 +411,18 @@ class Model:
         return self._use(cmd)
 
     def _charge_late(self, cmd: ChargeUnpriced) -> Answer | None:
-        priced = self._price_of(cmd.usage, self._own_run(cmd.usage))[1]
-        return None if priced is None else self._use(cmd.usage)
+        """Charge by the hold's prices, else those of its time, else the first that came later."""
+        usage = cmd.usage
+        price = self._price_of(usage, self._own_run(usage))
+        then = self._book_at(usage.occurred_at)
+        later = sorted(
+            (b for b in self.books if usage.occurred_at < b.since <= self.now),
+            key=lambda b: (b.since, b.version),
+        )
+        for book in [*([then] if then else []), *later]:
+            if price[1] is None:
+                price = book.version, book.price(usage.phase, usage.units or 0)
+        return None if price[1] is None else self._use(usage, price)
 
     def _price_of(self, cmd: Usage, run: Run | None) -> tuple[int | None, Decimal | None]:
         pinned = run.hold if run and self._is_open(run.hold) else None
@@ -422,9 +432,9 @@ class Model:
             return version, ZERO
         return version, book.price(cmd.phase, cmd.units or 0) if book else None
 
-    def _use(self, cmd: Usage) -> Answer:
+    def _use(self, cmd: Usage, price: tuple[int | None, Decimal | None] | None = None) -> Answer:
         run = self._own_run(cmd)
-        version, cost = self._price_of(cmd, run)
+        version, cost = price or self._price_of(cmd, run)
         if cost is not None and cost >= LIMIT:
             raise Refused("amount_out_of_range")
         self._welcome(cmd.user)

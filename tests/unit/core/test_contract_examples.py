@@ -637,11 +637,11 @@ class TestPriceVersions:
         assert use(twin, "u2", model="gpt-4", pipeline_id=None).result == "unpriced"
         assert twin.figures("user:ann") == (100, 0, 0)
         assert twin.submit(*twin.late_charges()) == [None, None]
-        occurred = twin.now
         twin.wait(days=40)  # the bounds of occurred_at are for usage that comes in
-        twin.apply_prices(priced(9, "magic"))
-        assert twin.submit(*twin.late_charges()) == [None, None], "not in force at occurred_at"
-        twin.apply_prices(priced(4, "magic"), occurred)
+        twin.apply_prices(priced(9, "magic"), twin.now + timedelta(days=1))
+        assert twin.submit(*twin.late_charges()) == [None, None], "not in force yet"
+        twin.apply_prices(priced(4, "magic"))
+        twin.wait(days=2)  # both are by now: the first one counts
         charges = twin.late_charges()
         assert twin.submit(*charges) == [Answer("charged"), None]
         assert (twin.entries[-1].amount, twin.entries[-1].price_version) == (-8 * MICRO, 3)

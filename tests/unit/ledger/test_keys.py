@@ -23,6 +23,7 @@ EACH: dict[str, Callable[[Keys], bytes]] = {
     "batch": lambda k: k.batch("a"),
     "subject": lambda k: k.subject("a"),
     "internal of one": lambda k: k.internal("a"),
+    "seal": lambda k: k.seal("a"),
     "fingerprint": lambda k: k.fingerprint("a", {}),
 }
 
@@ -75,6 +76,26 @@ def test_different_parts_make_different_keys(many: list[tuple[str, ...]]) -> Non
 def test_length_counts_bytes_not_characters() -> None:
     keys = Keys(SECRET)
     assert keys.event("é", "x") != keys.event("e", "\u0301x")
+
+
+def test_a_seal_covers_every_column_its_kind_and_its_place() -> None:
+    keys = Keys(SECRET)
+    rows: list[tuple[object, ...]] = [
+        (),
+        (None,),
+        ("",),
+        (0,),
+        ("0",),
+        ("null",),
+        ("a", "b"),
+        ("b", "a"),
+        ("ab",),
+        ('a","b',),
+        ("a", None, "b"),
+        (1, 23),
+        (12, 3),
+    ]
+    assert len({keys.seal(*row) for row in rows}) == len(rows)
 
 
 class TestFingerprint:

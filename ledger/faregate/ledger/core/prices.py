@@ -70,6 +70,14 @@ class Books:
         started = (b for b in self.versions.values() if b.effective_from <= at)
         return max(started, key=lambda b: (b.effective_from, b.version), default=None)
 
+    def first_priced(
+        self, phase: str | None, units: int | None, after: datetime, until: datetime
+    ) -> Book | None:
+        """Give the first version that started in (`after`, `until`] and prices `phase`."""
+        later = [b for b in self.versions.values() if after < b.effective_from <= until]
+        priced = (b for b in later if b.cost(phase, units) is not None)
+        return min(priced, key=lambda b: (b.effective_from, b.version), default=None)
+
 
 def parse_book(version: int, effective_from: datetime, document: Mapping[str, Any]) -> Book:
     """Check and read a book as it is written in a price file or stored.

@@ -10,6 +10,9 @@ from faregate.ledger.core.holds import close_if_due, close_if_settled, open_hold
 from faregate.ledger.core.model import ChargeUnpriced, Hold, Outcome, Pipeline, Rejected, Usage
 from faregate.ledger.core.posting import Work, post, welcome
 
+Price = tuple[int | None, int | None]
+"""Number of a price version and a cost in micro-credits; the cost is None where it has none."""
+
 
 def usage(work: Work, index: int, cmd: Usage) -> Outcome:
     """Charge usage, or keep it as `unpriced` when nothing in the book prices it.
@@ -17,22 +20,25 @@ def usage(work: Work, index: int, cmd: Usage) -> Outcome:
     Raises Rejected: `occurred_at_out_of_range`, `payer_mismatch`, `amount_out_of_range`.
     """
     _within_bounds(work, cmd.occurred_at)
-    return _use(work, index, cmd)
+    return _use(work, index, cmd, _price(work, cmd, _pipeline_of(work, cmd)))
 
 
 def charge_unpriced(work: Work, index: int, cmd: ChargeUnpriced) -> Outcome | None:
-    """Charge kept usage if it has a price by now; None (and no trace) while it has none."""
-    pipeline = _pipeline_of(work, cmd.usage)
-    if _cost(work, cmd.usage, pipeline)[1] is None:
+    """Charge kept usage if it has a price by now; None (and no trace) while it has none.
+
+    A price that was applied later than the usage occurred counts too: the first one that did.
+    """
+    price = _late_price(work, cmd.usage, _pipeline_of(work, cmd.usage))
+    if price[1] is None:
         return None
-    done = _use(work, index, cmd.usage)
+    done = _use(work, index, cmd.usage, price)
     work.charged.append(cmd.unpriced_id)  # only now: a refusal keeps the usage
     return replace(done, identity=cmd.identity, name="charge_unpriced")
 
 
-def _use(work: Work, index: int, cmd: Usage) -> Outcome:
+def _use(work: Work, index: int, cmd: Usage, price: Price) -> Outcome:
     pipeline = _pipeline_of(work, cmd)
-    version, cost = _cost(work, cmd, pipeline)
+    version, cost = price
     if cost is not None and cost >= LIMIT_MICRO:
         raise Rejected("amount_out_of_range", "one usage event must cost less than 10^9 credits")
     welcome(work, cmd.user)
@@ -83,7 +89,18 @@ def _pipeline_of(work: Work, cmd: Usage) -> Pipeline | None:
     return pipeline
 
 
-def _cost(work: Work, cmd: Usage, pipeline: Pipeline | None) -> tuple[int | None, int | None]:
+def _late_price(work: Work, cmd: Usage, pipeline: Pipeline | None) -> Price:
+    """Price kept usage: as it would be, else by what was in force, else by what came first."""
+    price, books = _price(work, cmd, pipeline), work.state.books
+    if price[1] is not None:
+        return price
+    book = books.in_force(cmd.occurred_at)
+    if book is None or book.cost(cmd.phase, cmd.units) is None:
+        book = books.first_priced(cmd.phase, cmd.units, cmd.occurred_at, work.now)
+    return (book.version, book.cost(cmd.phase, cmd.units)) if book else (None, None)
+
+
+def _price(work: Work, cmd: Usage, pipeline: Pipeline | None) -> Price:
     """Give the price version (the live hold's, else the one of `occurred_at`) and the cost."""
     books, hold = work.state.books, open_hold(pipeline, work.now)
     book = books.versions[hold.price_version] if hold else books.in_force(cmd.occurred_at)

@@ -102,8 +102,7 @@ async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_jso
         "pipelines": len(done.book.pipelines),
         "phases": len(done.book.phases),
         "unpriced": done.unpriced,
-        "unpriced_to_charge": done.priced - done.too_early,
-        "unpriced_before_effective": done.too_early,
+        "unpriced_to_charge": done.priced,
     }
     show(value, as_json=as_json, render=lambda: _render_applied(done))
 
@@ -115,13 +114,7 @@ def _render_applied(done: writing.AppliedPrices) -> None:
     if not done.unpriced:
         return
     out.print(f"{done.unpriced:,} usage events wait for a price.")
-    out.print(f"{done.priced - done.too_early:,} of them are charged by the sweeper in seconds.")
-    if done.too_early and done.first_unpriced:
-        start = done.first_unpriced.isoformat()
-        out.print(
-            f"{done.too_early:,} happened before this version starts. To charge them too:\n"
-            f"  faregate prices apply FILE --effective-from {start} --backdate"
-        )
+    out.print(f"{done.priced:,} of them are charged by the sweeper once it is in force.")
 
 
 @app.command("show")

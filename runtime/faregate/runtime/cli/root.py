@@ -41,6 +41,7 @@ PLACES: dict[str, Place] = {
     "doctor": Place("doctor", "What is missing or wrong, and the fix.", _SET_UP),
     "serve": Place("running", "Run every process of the product in one.", _RUN),
     "run": Place("running", "Run one or several processes until SIGTERM.", _RUN),
+    "health": Place("health", "Whether one process is at work (for health checks).", _RUN),
     "credits": Place("credits", "Grant credits, read balances and the ledger.", _MONEY, group=True),
     "prices": Place("prices", "Apply, show and explain the price book.", _MONEY, group=True),
     "demo": Place("demo", "The whole story on real Kafka and PostgreSQL, in a minute.", _WATCH),

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 import uvloop
 
+from faregate.events.topics import apply_topics
+from faregate.ledger import migrate as migrations
 from faregate.runtime import logs, processes, servers
 from faregate.runtime.cli.base import examples, new_app
 from faregate.runtime.settings import load
@@ -28,8 +30,25 @@ def run(
 
 @app.command()
 def serve() -> None:
-    """Run every process of the product in one, until SIGTERM."""
+    """Run every process of the product in one, until SIGTERM.
+
+    Migrates the database and makes missing topics first, so that a new installation just starts.
+    """
+    asyncio.run(_prepare())
     _serve(list(processes.NAMES))
+
+
+async def _prepare() -> None:
+    settings = load()
+    found = servers.find(settings)
+    if await migrations.pending(found.database):
+        await migrations.migrate(found.database)
+    await apply_topics(
+        found.kafka,
+        prefix=settings.topic_prefix,
+        replication=settings.replication,
+        partitions=settings.partitions,
+    )
 
 
 def _serve(names: list[str]) -> None:
