@@ -50,11 +50,14 @@ def binary_headers(
 
 @asynccontextmanager
 async def plain_producer(
-    bootstrap: str, *, idempotent: bool = True
+    bootstrap: str, *, idempotent: bool = True, compression: str | None = None
 ) -> AsyncIterator[AIOKafkaProducer]:
     """Run a producer that knows nothing of Faregate."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=idempotent, max_request_size=4_000_000
+        bootstrap_servers=bootstrap,
+        enable_idempotence=idempotent,
+        max_request_size=16_000_000,
+        compression_type=compression,
     )
     await producer.start()
     try:
@@ -91,9 +94,11 @@ async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await client.close()
 
 
-async def send(bootstrap: str, prefix: str, records: Iterable[Raw]) -> list[tuple[int, int]]:
+async def send(
+    bootstrap: str, prefix: str, records: Iterable[Raw], *, compression: str | None = None
+) -> list[tuple[int, int]]:
     """Send records and wait for all acks; give (partition, offset) of each."""
-    async with plain_producer(bootstrap) as producer:
+    async with plain_producer(bootstrap, compression=compression) as producer:
         pending = [
             await producer.send(
                 prefix + r.topic, r.value, r.key, partition=r.partition, headers=list(r.headers)
@@ -153,9 +158,7 @@ async def ends_of(bootstrap: str, topics: Sequence[str]) -> dict[TopicPartition,
     return ends
 
 
-async def _partitions(
-    consumer: AIOKafkaConsumer, topics: Sequence[str]
-) -> list[TopicPartition]:
+async def _partitions(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> list[TopicPartition]:
     await consumer._client.force_metadata_update()
     found = []
     for topic in topics:

@@ -48,7 +48,7 @@ async def prove_effects(world: World) -> None:
 
 async def prove_announcements(world: World, announced: list[tuple[str, bytes, Event]]) -> None:
     """Every fact announced at least once, on its topic, by its key, in order, as its schema says;
-    a repetition is the same event."""  # noqa: D205, D209
+    a repetition is the same event."""
     contents: dict[str, tuple[str, Any]] = {}
     orders: dict[str, list[int]] = {}
     for topic, key, event in announced:
@@ -72,9 +72,7 @@ async def prove_announcements(world: World, announced: list[tuple[str, bytes, Ev
     assert decisions == Counter(world.requests)
 
 
-async def verified(
-    world: World, announced: list[tuple[str, bytes, Event]] | None = None
-) -> Report:
+async def verified(world: World, announced: list[tuple[str, bytes, Event]] | None = None) -> Report:
     """Run `verify`, with the checkpoints that were announced."""
     announced = await world.announced() if announced is None else announced
     checkpoints = [_checkpoint(e) for t, _, e in announced if t == "credits.checkpoints"]

@@ -1,5 +1,5 @@
 """What can never be processed ends in `<topic>.dlq`, untouched and explained; its neighbours do
-not notice. All of it goes through real Kafka, into one partition, between good records."""  # noqa: D205, D209
+not notice. All of it goes through real Kafka, into one partition, between good records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer import fetcher
-from tests.helpers.kafka import CONTENT_TYPE, Raw, send_with_header_name, structured
+from tests.helpers.kafka import CONTENT_TYPE, Raw, send, send_with_header_name, structured
 from tests.helpers.ledger import initiated
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
@@ -260,3 +260,12 @@ async def test_a_header_name_that_is_not_utf8_stops_nobody(
         await prove(here, "deduction")
     (letter,) = await here.dead("usage.recorded")
     assert (letter.value, dict(letter.headers)["\\xff"]) == (b"bad", b"2")
+
+
+async def test_a_compressed_record_many_times_the_limit_fits_into_the_queue(here: World) -> None:
+    record = Raw("usage.recorded", b"0" * (8 * MAX_MESSAGE_BYTES), b"k")
+    async with here.running("deduction", "relay"):
+        await send(here.kafka, here.prefix, [record], compression="gzip")
+        await here.settled("deduction")
+    (letter,) = await here.dead("usage.recorded")
+    assert letter.value == record.value

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.ledger import Ledger, denied, initiated
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
-from tests.helpers.world import World, gather_all, world
+from tests.helpers.world import World, gather_all, until, world
 
 from faregate.consumers.sweeper import close_due
 from faregate.ledger.core import Outcome, Rejected, Rules, Seen
@@ -33,7 +33,9 @@ async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
 @pytest.fixture
 async def stores(database_url: str) -> AsyncIterator[list[Store]]:
     """Several stores with connections of their own, as several processes have."""
-    rules = Rules(provisioning="manual", hold_ttl=timedelta(seconds=0.3))
+    rules = Rules(
+        provisioning="manual", hold_ttl=timedelta(seconds=0.3), grace=timedelta(seconds=0.3)
+    )
     pools = [await make_pool(database_url, name=f"lane {n}", size=2) for n in range(LANES)]
     yield [await open_store(pool, rules) for pool in pools]
     for pool in pools:
@@ -41,7 +43,6 @@ async def stores(database_url: str) -> AsyncIterator[list[Store]]:
 
 
 async def _sound(store: Store) -> None:
-
 
     report = await verify(store.pool)
     assert report.ok, report.findings
@@ -163,7 +164,7 @@ async def test_usage_finish_and_sweep_of_one_hold_at_once(stores: list[Store]) -
         pipeline = f"swept{round_}"
         assert initiated(await ledger.request(pipeline, items=10))
         if round_ % 2:
-            await asyncio.sleep(0.3)  # the hold is due: the sweep is in earnest
+            await until(lambda: _all_due(stores[0]), what="the hold to be due")
         await gather_all([
             *(Ledger(s, f"{n}").usage(pipeline) for n, s in enumerate(stores[:4])),
             Ledger(stores[4]).finish(pipeline, usage_events=4),
@@ -171,11 +172,18 @@ async def test_usage_finish_and_sweep_of_one_hold_at_once(stores: list[Store]) -
             close_due(stores[6]),
             close_due(stores[7]),
         ])  # fmt: skip
-    await asyncio.sleep(0.3)
+    await until(lambda: _all_due(stores[0]), what="the holds to be due")
     await close_due(stores[0])
     balance = await ledger.balance("user:alice")
     assert (balance.balance, balance.held, balance.debt) == (1000 - 12 * 4, 0, 0)
     await _sound(stores[0])
+
+
+async def _all_due(store: Store) -> bool:
+    open_ = (
+        "SELECT count(*) FROM pipelines WHERE state <> 'closed' AND expires_at > clock_timestamp()"
+    )
+    return not await store.pool.fetchval(open_)
 
 
 async def test_pairs_of_accounts_in_opposite_order_do_not_block(stores: list[Store]) -> None:
@@ -199,5 +207,3 @@ async def test_pairs_of_accounts_in_opposite_order_do_not_block(stores: list[Sto
     total = await stores[0].pool.fetchval("SELECT sum(balance) FROM accounts")
     assert total == (4 * 1000 - LANES * 20 * 8) * 1_000_000
     await _sound(stores[0])
-
-

@@ -130,5 +130,3 @@ async def test_numbers_of_accounts_are_not_trusted_from_memory(here: World) -> N
     await here.ledger.usage(org="mine", units=30)
     assert (await here.ledger.balance("org:mine")).balance == 70
     assert (await here.ledger.balance("org:other")).balance == 100
-
-

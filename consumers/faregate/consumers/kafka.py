@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from faregate.events.topics import DLQ_EXTRA_BYTES, MAX_MESSAGE_BYTES, topic_name
 
 LARGEST_RECORD = MAX_MESSAGE_BYTES + DLQ_EXTRA_BYTES
+LARGEST_UNPACKED = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,19 @@ def make_consumer(cluster: Cluster, consumer: str) -> AIOKafkaConsumer:
 
 
 def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
-    """Make an idempotent producer that waits for all in-sync replicas."""
+    """Make an idempotent producer that waits for all in-sync replicas.
+
+    One for dead letters (`…-dlq`) compresses: a record that came compressed may be many times the
+    size limit, which is about what lies on the broker, and has to fit again.
+    """
+    dead_letters = name.endswith("-dlq")
     return AIOKafkaProducer(
         bootstrap_servers=cluster.bootstrap,
         client_id=f"faregate-{name}",
         acks="all",
         enable_idempotence=True,
-        max_request_size=LARGEST_RECORD + 4096,
+        compression_type="gzip" if dead_letters else None,
+        max_request_size=LARGEST_UNPACKED if dead_letters else LARGEST_RECORD + 4096,
         max_batch_size=65_536,
         linger_ms=0,
         request_timeout_ms=10_000,

@@ -21,15 +21,21 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faregate.consumers import collector, headers, intake, journal
 from faregate.consumers.dlq import DeadLetter, bury
 from faregate.consumers.offsets import Offsets
+from faregate.consumers.reading import (
+    Batch,
+    in_order,
+    next_offsets,
+    partition_of,
+    rejected,
+    up_to_dead,
+)
 from faregate.events import InvalidRecord
-from faregate.ledger.batch import Position, Submission
-from faregate.ledger.core import Rejected
+from faregate.ledger.batch import Position
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.store import BadValue, Result, Store, WentBack
 
 log = structlog.get_logger("faregate.loop")
 
-Batch = list[tuple[ConsumerRecord, Submission]]
 _ILLEGAL_STATE = (IllegalStateError, AssertionError)
 _DLQ_TIMEOUT_S = 15.0
 _CATCH_UP_S = 5.0
@@ -62,9 +68,14 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         offsets: Offsets,
         topics: Sequence[str],
         settings: LoopSettings | None = None,
+        asker: AIOKafkaConsumer | None = None,
     ) -> None:
-        """Read `topics` (full names), earlier ones first within a batch."""
+        """Read `topics` (full names), earlier ones first within a batch.
+
+        `asker` is asked where partitions end; without it the consumer itself, which is slow.
+        """
         self._consumer = consumer
+        self._asker = asker or consumer
         self._dlq = dlq
         self._store = store
         self._offsets = offsets
@@ -161,7 +172,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _poll(self) -> list[ConsumerRecord]:
         timeout_ms = int(self._settings.poll_s * 1000)
         polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=self._size)
-        records = _in_order(polled, self._topics)
+        records = in_order(polled, self._topics)
         if len(self._topics) > 1 and any(r.topic == self._topics[-1] for r in records):
             records = await self._catch_up(records)
         return records
@@ -177,7 +188,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         last = [r for r in records if r.topic == self._topics[-1]]
         first = [r for r in records if r.topic != self._topics[-1]]
         behind = self._earlier({r.partition for r in last})
-        ends = await self._consumer.end_offsets(list(behind)) if behind else {}
+        ends = await self._asker.end_offsets(list(behind)) if behind else {}
         until = monotonic() + _CATCH_UP_S
         while behind := {
             tp for tp in behind - self._held.keys() if await self._before(tp, ends[tp])
@@ -190,7 +201,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=self._size)
             if not more:
                 continue
-            first += _in_order(more, self._topics)
+            first += in_order(more, self._topics)
             if len(first) >= self._size:
                 if not await self._process(first):
                     self._start_over()
@@ -235,7 +246,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return False
         self._database_away = False
         self._adapt(len(records), monotonic() - started)
-        ends = _next_offsets(records)
+        ends = next_offsets(records)
         if dead:
             ends = await self._bury(dead, ends)
         else:
@@ -260,18 +271,18 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         kept: dict[TopicPartition, int] = {}
 
         def position_of(results: Sequence[Result]) -> Position:
-            kept.update(_up_to_dead(records, [*dead, *_rejected(batch, results)]))
+            kept.update(up_to_dead(records, [*dead, *rejected(batch, results)]))
             return self._offsets.position(kept)
 
         try:
             results = await self._store.apply([s for _, s in batch], position_of)
         except BadValue as error:
             found = await self._bisect(batch, error)
-            await self._offsets.advance(_up_to_dead(records, [*dead, *found]))
+            await self._offsets.advance(up_to_dead(records, [*dead, *found]))
             return found
         self._offsets.kept_by_batch(kept)
         journal.decisions(batch, results)
-        return _rejected(batch, results)
+        return rejected(batch, results)
 
     async def _bisect(self, batch: Batch, error: BadValue) -> list[DeadLetter]:
         """Find the records that PostgreSQL will not take; everything else is applied (rule 11)."""
@@ -286,7 +297,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
                 dead += await self._bisect(half, again)
             else:
                 journal.decisions(half, results)
-                dead += _rejected(half, results)
+                dead += rejected(half, results)
         return dead
 
     async def _bury(
@@ -300,7 +311,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait_for(bury(self._dlq, dead), _DLQ_TIMEOUT_S)
             await self._offsets.advance(ends)
         except (KafkaError, WentBack, *TRANSIENT) as error:
-            first = {_tp(d.record): d.record.offset for d in reversed(dead)}
+            first = {partition_of(d.record): d.record.offset for d in reversed(dead)}
             self._hold(first, error)
             return {tp: first.get(tp, end) for tp, end in ends.items()}
         self._unburied -= ends.keys()
@@ -343,7 +354,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
         for record in reversed(records):
-            self._seek(_tp(record), record.offset)
+            self._seek(partition_of(record), record.offset)
 
     def _seek(self, tp: TopicPartition, offset: int) -> None:
         try:
@@ -373,40 +384,3 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError) as error:
             log.info("commit_skipped", error=repr(error))
             self._done = {**ours, **self._done}  # else an idle partition would show lag for ever
-
-
-def _tp(record: ConsumerRecord) -> TopicPartition:
-    return TopicPartition(record.topic, record.partition)
-
-
-def _in_order(
-    polled: dict[TopicPartition, list[ConsumerRecord]], topics: Sequence[str]
-) -> list[ConsumerRecord]:
-    rank = {topic: n for n, topic in enumerate(topics)}
-    return [r for tp in sorted(polled, key=lambda tp: (rank[tp.topic], tp)) for r in polled[tp]]
-
-
-def _next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]:
-    ends: dict[TopicPartition, int] = {}
-    for record in records:
-        ends[_tp(record)] = max(ends.get(_tp(record), 0), record.offset + 1)
-    return ends
-
-
-def _up_to_dead(
-    records: Sequence[ConsumerRecord], dead: Sequence[DeadLetter]
-) -> dict[TopicPartition, int]:
-    """Give the offsets to keep with a batch: none beyond a record whose dead letter is not sent."""
-    ends = _next_offsets(records)
-    for letter in dead:
-        tp = _tp(letter.record)
-        ends[tp] = min(ends[tp], letter.record.offset)
-    return ends
-
-
-def _rejected(batch: Batch, results: Sequence[Result]) -> list[DeadLetter]:
-    return [
-        DeadLetter(record, result.code, result.message)
-        for (record, _), result in zip(batch, results, strict=True)
-        if isinstance(result, Rejected)
-    ]

@@ -94,7 +94,7 @@ class PipelineDeniedV1(EventData):
     phases: list[Name]
     reason: DenialReason
     status: Annotated[int, Field(ge=400, le=599)]
-    required_credits: Credits
+    required_credits: Annotated[int | float, Field(ge=0)]
     available_credits: Credits
     considered: list[ConsideredPayer]
     message: str

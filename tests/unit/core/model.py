@@ -380,7 +380,9 @@ class Model:
     def _own_run(self, cmd: Usage | PhaseCompleted | Finished) -> Run | None:
         run = self.runs.get(cmd.pipeline_key) if cmd.pipeline_key else None
         if run and run.hold and (cmd.user != run.user or cmd.org not in {None, run.org}):
-            raise Refused("payer_mismatch")
+            if self._is_open(run.hold):
+                raise Refused("payer_mismatch")
+            return None
         return run
 
     def _completed(self, cmd: PhaseCompleted) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from faregate.ledger.core.model import Hold, Pipeline
+from faregate.ledger.core.model import Hold, Pipeline, Rejected
 from faregate.ledger.core.posting import Work, pay_debt, post
 
 
@@ -41,6 +41,23 @@ def open_hold(pipeline: Pipeline | None, now: datetime) -> Hold | None:
     """Give the pipeline's hold if it still reserves: not closed, and its time not over."""
     hold = pipeline.hold if pipeline else None
     return hold if hold and hold.state != "closed" and now < hold.expires_at else None
+
+
+def owned_pipeline(work: Work, key: bytes, user: str, org: str | None) -> Pipeline | None:
+    """Give the pipeline that an event of `user` (and `org`, if it names one) is about.
+
+    Raises Rejected `payer_mismatch` while the pipeline's hold reserves credits of somebody else.
+    Once it is closed the pipeline_id may have been used anew: what others say is not about it.
+    """
+    pipeline = work.state.pipelines.get(key)
+    if pipeline is None or pipeline.hold is None:
+        return pipeline
+    if user == pipeline.user and org in {None, pipeline.org}:
+        return pipeline
+    if open_hold(pipeline, work.now):
+        message = "the pipeline's hold is for another user or org than this event names"
+        raise Rejected("payer_mismatch", message)
+    return None
 
 
 def due_reason(hold: Hold) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from faregate.ledger.core.holds import close_if_due, close_if_settled, extend
-from faregate.ledger.core.model import Finished, Outcome, PhaseCompleted, Pipeline, Rejected
+from faregate.ledger.core.holds import close_if_due, close_if_settled, extend, owned_pipeline
+from faregate.ledger.core.model import Finished, Outcome, PhaseCompleted
 from faregate.ledger.core.posting import Work
 
 
 def phase_completed(work: Work, index: int, cmd: PhaseCompleted) -> Outcome:
     """Keep the phase as completed for the batch, for as many items as the pipeline had."""
-    pipeline = close_if_due(work, _owned(work, cmd))
+    pipeline = close_if_due(work, owned_pipeline(work, cmd.pipeline_key, cmd.user, cmd.org))
     items = cmd.items if cmd.items is not None else pipeline.items if pipeline else None
     payer = cmd.org or cmd.user
     done = work.state.completions.setdefault((payer, cmd.batch_key), {})
@@ -33,7 +33,7 @@ def phase_completed(work: Work, index: int, cmd: PhaseCompleted) -> Outcome:
 
 def finished(work: Work, index: int, cmd: Finished) -> Outcome:
     """Put the hold in `closing`; it is released once its usage has settled, or after the grace."""
-    pipeline = close_if_due(work, _owned(work, cmd))
+    pipeline = close_if_due(work, owned_pipeline(work, cmd.pipeline_key, cmd.user, cmd.org))
     hold = pipeline.hold if pipeline else None
     if pipeline and hold and hold.state == "live":
         closing = replace(
@@ -45,14 +45,3 @@ def finished(work: Work, index: int, cmd: Finished) -> Outcome:
         close_if_settled(work, work.put(replace(pipeline, hold=closing)))
     body = {"status": cmd.status, "usage_events": cmd.usage_events}
     return Outcome(index, cmd.identity, "finished", "recorded", cmd.user, cmd.org, body)
-
-
-def _owned(work: Work, cmd: PhaseCompleted | Finished) -> Pipeline | None:
-    """Give the pipeline; one that holds credits of somebody else is refused."""
-    pipeline = work.state.pipelines.get(cmd.pipeline_key)
-    if pipeline is None or pipeline.hold is None:
-        return pipeline
-    if cmd.user != pipeline.user or (cmd.org is not None and cmd.org != pipeline.org):
-        message = "the pipeline belongs to another user or org than this event names"
-        raise Rejected("payer_mismatch", message)
-    return pipeline

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from faregate.events.amounts import LIMIT_MICRO
-from faregate.ledger.core.holds import close_if_due, close_if_settled, open_hold
+from faregate.ledger.core.holds import close_if_due, close_if_settled, open_hold, owned_pipeline
 from faregate.ledger.core.model import ChargeUnpriced, Hold, Outcome, Pipeline, Rejected, Usage
 from faregate.ledger.core.posting import Work, post, welcome
 
@@ -80,13 +80,7 @@ def _within_bounds(work: Work, occurred_at: datetime) -> None:
 
 
 def _pipeline_of(work: Work, cmd: Usage) -> Pipeline | None:
-    pipeline = work.state.pipelines.get(cmd.pipeline_key) if cmd.pipeline_key else None
-    if pipeline is None or pipeline.hold is None:
-        return pipeline
-    if cmd.user != pipeline.user or (cmd.org is not None and cmd.org != pipeline.org):
-        message = "the pipeline's hold is for another user or org than this usage names"
-        raise Rejected("payer_mismatch", message)
-    return pipeline
+    return owned_pipeline(work, cmd.pipeline_key, cmd.user, cmd.org) if cmd.pipeline_key else None
 
 
 def _late_price(work: Work, cmd: Usage, pipeline: Pipeline | None) -> Price:

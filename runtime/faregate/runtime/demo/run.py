@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -61,6 +62,8 @@ def run(options: Options, screen: Screen) -> Summary:
     Raises StackError and the like when it cannot even begin. Nothing is left running, except
     with `keep` after a story that holds.
     """
+    # What the client logs while a group forms is noise here; a fault comes as an exception.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     summary = Summary()
     begun = monotonic()
     with _place(options, screen) as place:
@@ -94,8 +97,8 @@ def _place(options: Options, screen: Screen) -> Iterator[Place]:
 @contextmanager
 def _own_stack(screen: Screen) -> Iterator[tuple[stack.StackInfo, bool]]:
     with stack.running(kafka=False, database=False) as empty, guarded(empty.home):
-        with screen.busy("starting Kafka and PostgreSQL") as status:
-            info = stack.up(empty.home, ephemeral=True, progress=status.update)
+        with screen.busy("starting Kafka and PostgreSQL") as say:
+            info = stack.up(empty.home, ephemeral=True, progress=say)
         yield info, False
 
 
@@ -107,8 +110,8 @@ def _kept_stack(screen: Screen) -> Iterator[tuple[stack.StackInfo, bool]]:
     found = stack.status(home)
     there = found is not None and (found.kafka_alive or found.postgres_alive)
     ephemeral = found.ephemeral if found is not None and there else True
-    with screen.busy("starting Kafka and PostgreSQL") as status:
-        info = stack.up(home, ephemeral=ephemeral, progress=status.update)
+    with screen.busy("starting Kafka and PostgreSQL") as say:
+        info = stack.up(home, ephemeral=ephemeral, progress=say)
     try:
         yield info, there
     except BaseException:

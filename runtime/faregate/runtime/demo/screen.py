@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -38,10 +37,17 @@ class Screen:
         self.console = Console(highlight=False, quiet=quiet)
 
     @contextmanager
-    def busy(self, text: str) -> Iterator[Status]:
-        """Show that something takes its time; nothing of it stays on the screen."""
+    def busy(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show that something takes its time; the function given says what is being done.
+
+        On a terminal nothing of it stays; elsewhere each thing is a line.
+        """
+        if not self.console.is_terminal:
+            self.set_up(text)
+            yield self.set_up
+            return
         with self.console.status(Text(text), spinner="dots") as status:
-            yield status
+            yield lambda line: status.update(Text(line))
 
     def title(self, text: str, below: str) -> None:
         """Begin the story."""
