@@ -9,6 +9,8 @@ BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 ARGS ?=
 PYTEST_ARGS ?=
+# Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
+PYTEST_WORKERS ?= 2
 
 .PHONY: help setup demo test check bench schemas lint types clean
 
@@ -26,7 +28,7 @@ demo: setup ## the whole story on real Kafka and PostgreSQL (ARGS=--keep leaves 
 	@$(BIN)/faregate demo $(ARGS)
 
 test: setup ## the whole suite, real Kafka and PostgreSQL included (PYTEST_ARGS="-k dlq")
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: setup lint types ## the inner loop: lint, types, and the tests that need no servers
 	$(BIN)/pytest -q -m "not stack and not faults" $(PYTEST_ARGS) tests/unit tests/contracts tests/tidy

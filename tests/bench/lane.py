@@ -104,6 +104,9 @@ async def make_topics(lane: Lane, names: Sequence[str]) -> None:
 LEDGER_TOPICS = tuple(TOPICS) + tuple(t.name for t in all_topics() if t.name not in TOPICS)
 
 
+_AWAITED = {"assigned", "relay_started", "done"}
+
+
 class Running:
     """A process of the product, and what it has logged."""
 
@@ -120,7 +123,7 @@ class Running:
                 line = json.loads(raw)
             except ValueError:
                 line = {"event": "text", "level": "error", "text": raw.decode().rstrip()}
-            if line.get("level") != "info" or line.get("event") in {"assigned", "relay_started"}:
+            if line.get("level") != "info" or line.get("event") in _AWAITED:
                 self.lines.append({**line, "seen_at": perf_counter()})
                 self._changed.set()
         self._changed.set()
@@ -136,6 +139,11 @@ class Running:
                     raise BenchFailed(f"the process ended: {self.lines[-5:]}")
                 self._changed.clear()
                 await self._changed.wait()
+
+    def go(self) -> None:
+        """Send a line to the process: it has waited for that."""
+        if self.process.stdin is not None:
+            self.process.stdin.write(b"\n")
 
     def troubles(self, since: float) -> list[dict[str, Any]]:
         """List what it complained about from that moment on."""
@@ -163,8 +171,18 @@ async def started(lane: Lane, *names: str) -> AsyncIterator[list[Running]]:
 @asynccontextmanager
 async def module(lane: Lane, name: str) -> AsyncIterator[Running]:
     """Run a module of this package in a process of its own."""
-    async with _spawned(lane, [[sys.executable, "-m", name]]) as (process,):
+    async with modules(lane, name, [()]) as (process,):
         yield process
+
+
+@asynccontextmanager
+async def modules(
+    lane: Lane, name: str, arguments: Sequence[Sequence[str]]
+) -> AsyncIterator[list[Running]]:
+    """Run a module of this package once for each list of arguments, all at the same time."""
+    commands = [[sys.executable, "-m", name, *some] for some in arguments]
+    async with _spawned(lane, commands) as processes:
+        yield processes
 
 
 @asynccontextmanager
@@ -183,6 +201,7 @@ async def _spawned(lane: Lane, commands: Sequence[Sequence[str]]) -> AsyncIterat
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env=environment,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -10,9 +9,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-from tests.bench import events
+from tests.bench import events, settle
 from tests.bench.figures import Figure, rate
-from tests.bench.lane import BenchFailed, open_lane_store
+from tests.bench.lane import BenchFailed, modules, open_lane_store
 from tests.bench.world import BATCH, World
 from tests.helpers.servers import drop_database
 
@@ -22,8 +21,6 @@ from faregate.ledger.load import PriceCache, load
 from faregate.ledger.store import Store
 from faregate.ledger.write import put_offsets, write
 
-PAIR_WORKERS = 4
-PAIR_BATCH = 250
 _PARTITIONS = 6
 
 
@@ -51,6 +48,9 @@ class Recorder:
             await getattr(connection, name)(*args, **options)
 
 
+_recorded: list[Recorder] = []
+
+
 async def copy_limit(world: World) -> dict[str, Figure]:
     """Write the rows of the deductions' transactions, ready-made, in the same batches.
 
@@ -59,15 +59,16 @@ async def copy_limit(world: World) -> dict[str, Figure]:
     the outbox row, the accounts, the holds and the offsets as they are written.
     `copy_of_new_rows_per_s` leaves out the rows that are not new: accounts, holds, offsets.
     """
-    source = await world.database()
-    batches = await _record(source, world.sizes.copy)
-    await drop_database(world.admin, source)
+    if not _recorded:
+        source = await world.database()
+        _recorded.extend(await _record(source, world.sizes.copy))
+        await drop_database(world.admin, source)
     found = {}
     for name, new_rows_only in (("copy_limit_per_s", False), ("copy_of_new_rows_per_s", True)):
         database = await world.database()
         async with open_lane_store(database) as store, store.pool.acquire() as connection:
             begin = perf_counter()
-            for batch in batches:
+            for batch in _recorded:
                 async with connection.transaction():
                     await batch.replay(connection, new_rows_only=new_rows_only)
             found[name] = rate(world.sizes.copy, perf_counter() - begin)
@@ -134,32 +135,17 @@ async def _timed(store: Store, batch: Sequence[Submission]) -> float:
 
 
 async def pairs(world: World) -> dict[str, Figure]:
-    """Reserve, then settle: concurrent batches of requests, each followed by their usage.
-
-    Each worker has its own accounts, as the members of a consumer group have.
-    """
-    lane, n = await world.lane("pairs", ()), world.sizes.pairs
-    async with open_lane_store(lane.database, size=PAIR_WORKERS) as store:
-        works = [_pairs(store, worker, n // PAIR_WORKERS) for worker in range(PAIR_WORKERS)]
+    """Reserve, then settle: concurrent batches of requests, each followed by their usage."""
+    lane, n = await world.lane("pairs", ()), world.sizes.pairs // settle.PROCESSES
+    arguments = [(str(number), str(n)) for number in range(settle.PROCESSES)]
+    async with modules(lane, settle.__name__, arguments) as processes:
+        for process in processes:
+            await process.logged("assigned")
         begin = perf_counter()
-        await asyncio.gather(*(_apply_all(store, work) for work in works))
-        seconds = perf_counter() - begin
-        await store.pool.execute("DELETE FROM outbox")
-    return {"reserve_settle_pairs_per_s": rate(n // PAIR_WORKERS * PAIR_WORKERS, seconds)}
-
-
-def _pairs(store: Store, worker: int, n: int) -> list[list[Submission]]:
-    mine = [f"u{i}" for i in range(worker, events.ACCOUNTS, PAIR_WORKERS)]
-    work: list[list[Submission]] = []
-    for start in range(0, n, PAIR_BATCH):
-        asked = [
-            (mine[i % len(mine)], uuid4().hex) for i in range(start, min(start + PAIR_BATCH, n))
-        ]
-        work.append([events.submission(events.request(u, p), store.keys) for u, p in asked])
-        work.append([events.submission(events.usage(u, p, 45), store.keys) for u, p in asked])
-    return work
-
-
-async def _apply_all(store: Store, work: Sequence[Sequence[Submission]]) -> None:
-    for batch in work:
-        await _timed(store, batch)
+        for process in processes:
+            process.go()
+        end = max([await process.logged("done") for process in processes])
+    connection = await asyncpg.connect(lane.database)
+    await connection.execute("DELETE FROM outbox")
+    await connection.close()
+    return {"reserve_settle_pairs_per_s": rate(n * settle.PROCESSES, end - begin)}

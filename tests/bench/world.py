@@ -19,16 +19,16 @@ BATCH = LoopSettings().batch_under_lag
 class Sizes:
     """How much each measure does in one round. Chosen so that all of it ends within 8 minutes."""
 
-    deductions: int = 40_000
-    hot: int = 20_000
-    rival: int = 3_000
+    deductions: int = 24_000
+    hot: int = 12_000
+    rival: int = 1_000
     naive: int = 150
-    copy: int = 40_000
-    echo: int = 40_000
+    copy: int = 24_000
+    echo: int = 24_000
     paced: int = 1_000
     warm: int = 300
-    store: int = 16_000
-    pairs: int = 6_000
+    store: int = 12_000
+    pairs: int = 8_000
     keys: int = 10_000_000
 
 

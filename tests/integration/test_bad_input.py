@@ -249,17 +249,18 @@ async def test_a_header_name_that_is_not_utf8_stops_nobody(
     monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)  # and back afterwards
     await here.ledger.set_balance("user:alice", 100)
     before, odd, after = (here.usage("alice") for _ in range(3))
+    name = b"name\xff\xfename"
     async with here.running("deduction", "relay"):
         await here.settled("deduction")
         await here.send(before)
-        await send_with_header_name(here.kafka, here.prefix, odd, b"\xff\xfe", b"1")
+        await send_with_header_name(here.kafka, here.prefix, odd, name, b"1")
         await send_with_header_name(
-            here.kafka, here.prefix, Raw("usage.recorded", b"bad", b"k"), b"\xff", b"2"
+            here.kafka, here.prefix, Raw("usage.recorded", b"bad", b"k"), name, b"2"
         )
         await here.send(after)
         await prove(here, "deduction")
     (letter,) = await here.dead("usage.recorded")
-    assert (letter.value, dict(letter.headers)["\\xff"]) == (b"bad", b"2")
+    assert (letter.value, dict(letter.headers)["name\\xff\\xfename"]) == (b"bad", b"2")
 
 
 async def test_a_compressed_record_many_times_the_limit_fits_into_the_queue(here: World) -> None:

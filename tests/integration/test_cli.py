@@ -302,12 +302,15 @@ def test_doctor_finds_nothing_wrong_then_what_is_missing(product: Product, stack
 
 
 def test_a_database_that_is_not_migrated_is_said_to_be(product: Product, stack: Stack) -> None:
-    empty = product.env | {"FAREGATE_DATABASE": stack.database}
-    bare = Product(empty)
-    said = bare.json("credits", "balance", "org:x", code=3)
-    assert (said["error"], said["fix"]) == ("not_migrated", "run: faregate migrate")
-    checks = {c["name"]: c for c in bare.json("doctor", code=1)["checks"]}
-    assert checks["migrations"]["fix"] == "faregate migrate"
+    url = asyncio.run(fresh_database(stack.database, template="template0"))
+    try:
+        bare = Product(product.env | {"FAREGATE_DATABASE": url})
+        said = bare.json("credits", "balance", "org:x", code=3)
+        assert (said["error"], said["fix"]) == ("not_migrated", "run: faregate migrate")
+        checks = {c["name"]: c for c in bare.json("doctor", code=1)["checks"]}
+        assert checks["migrations"]["fix"] == "faregate migrate"
+    finally:
+        asyncio.run(drop_database(stack.database, url))
 
 
 def test_settings_in_force_come_without_the_password(product: Product) -> None:

@@ -109,7 +109,8 @@ async def test_a_completion_acknowledged_before_a_request_is_always_seen(here: W
 async def test_a_long_backlog_of_progress_is_read_before_the_first_request(
     stack: Stack, database_url: str
 ) -> None:
-    """More of it than one transaction may write: it is worked off in batches."""
+    """More of it than one transaction may write: it is worked off in batches, on the way."""
+    largest = "SELECT max(n) FROM (SELECT count(*) AS n FROM outcomes GROUP BY id >> 14) AS t"
     async with world(stack.kafka, database_url, partitions=1) as here:
         await here.ledger.set_balance("user:alice", 1000)
         backlog = [completed(f"old{n}", "nlp", f"o{n}") for n in range(20_000)]
@@ -120,6 +121,7 @@ async def test_a_long_backlog_of_progress_is_read_before_the_first_request(
         )
         async with here.running("entitlements", "relay"):
             announced = await prove(here, "entitlements")
+        assert await here.pool.fetchval(largest) <= 4000, "locks are not held for long"
         (decision,) = [e for _, _, e in announced if e.type == "PipelineInitiatedV1"]
         assert decision.data["pruned_phases"] == ["cj_assessment"]
 

@@ -68,14 +68,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         offsets: Offsets,
         topics: Sequence[str],
         settings: LoopSettings | None = None,
-        asker: AIOKafkaConsumer | None = None,
     ) -> None:
-        """Read `topics` (full names), earlier ones first within a batch.
-
-        `asker` is asked where partitions end; without it the consumer itself, which is slow.
-        """
+        """Read `topics` (full names), earlier ones first within a batch."""
         self._consumer = consumer
-        self._asker = asker or consumer
         self._dlq = dlq
         self._store = store
         self._offsets = offsets
@@ -188,7 +183,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         last = [r for r in records if r.topic == self._topics[-1]]
         first = [r for r in records if r.topic != self._topics[-1]]
         behind = self._earlier({r.partition for r in last})
-        ends = await self._asker.end_offsets(list(behind)) if behind else {}
+        ends = await self._consumer.end_offsets(list(behind)) if behind else {}
         until = monotonic() + _CATCH_UP_S
         while behind := {
             tp for tp in behind - self._held.keys() if await self._before(tp, ends[tp])

@@ -31,6 +31,7 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver loses its place when a server ends in mid-answer
     asyncpg.InvalidCachedStatementError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.UniqueViolationError,

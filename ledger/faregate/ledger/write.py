@@ -15,6 +15,7 @@ from faregate.ledger.core import Decision, Entry, LedgerFault
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
+from faregate.ledger.rows import put_rows
 from faregate.ledger.write_pipelines import write_pipelines
 
 TX_BITS = 14
@@ -86,21 +87,16 @@ async def write(
     if max(len(decision.outcomes), len(decision.entries)) >= 1 << TX_BITS:
         raise LedgerFault(f"a batch may write at most {1 << TX_BITS} rows: make it smaller")
     rows, heads = seal(loaded, decision)
-    await _copy(connection, "outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision))
-    await _copy(connection, "entries", (*chain.COLUMNS, "hash"), rows)
-    await _copy(connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources))
+    await put_rows(connection, "outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision))
+    await put_rows(connection, "entries", (*chain.COLUMNS, "hash"), rows)
+    await put_rows(
+        connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources)
+    )
     await _update_accounts(connection, loaded, decision, heads)
     await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
     await _write_rest(connection, loaded, decision)
     checkpoints = _checkpoints(loaded, decision, heads, checkpoint_every)
     await connection.execute(SQL["put_outbox"], loaded.tx, checkpoints)
-
-
-async def _copy(
-    connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]
-) -> None:
-    if rows:
-        await connection.copy_records_to_table(table, records=rows, columns=columns)
 
 
 def seal(loaded: Loaded, decision: Decision) -> tuple[list[tuple[Any, ...]], dict[str, bytes]]:
@@ -266,7 +262,7 @@ async def _write_rest(connection: asyncpg.Connection, loaded: Loaded, decision: 
         )
         for n, u in decision.unpriced
     ]
-    await _copy(connection, "unpriced", _UNPRICED_COLUMNS, unpriced)
+    await put_rows(connection, "unpriced", _UNPRICED_COLUMNS, unpriced)
 
 
 def _checkpoints(

@@ -12,6 +12,7 @@ from asyncpg.pgproto.pgproto import UUID
 from faregate.ledger.core import Decision, Pipeline
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
+from faregate.ledger.rows import put_rows
 
 _COLUMNS = (
     "pipeline_key",
@@ -64,7 +65,7 @@ async def write_pipelines(
     if anew:
         rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
         rows.sort(key=lambda row: row[0].bytes)
-        await connection.copy_records_to_table("pipelines", records=rows, columns=_COLUMNS)
+        await put_rows(connection, "pipelines", _COLUMNS, rows)
 
 
 async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipeline]) -> None:

@@ -15,7 +15,6 @@ from typing import Protocol
 import asyncpg
 import structlog
 
-from faregate.consumers.ends import make_asker
 from faregate.consumers.kafka import Cluster, make_consumer, make_producer
 from faregate.consumers.loop import Loop
 from faregate.consumers.offsets import Offsets
@@ -128,12 +127,11 @@ async def _consumer(
     topics = [cluster.topic(t) for t in CONSUMERS[name]]
     described = await _described(cluster, topics)
     consumer, dlq = make_consumer(cluster, name), make_producer(cluster, f"{name}-dlq")
-    asker = make_asker(cluster, name)
-    for client in (consumer, dlq, asker):
+    for client in (consumer, dlq):
         await client.start()
         resources.push_async_callback(client.stop)
     offsets = Offsets(store, name, described)
-    loop = Loop(consumer, dlq, store, offsets, topics, asker=asker)
+    loop = Loop(consumer, dlq, store, offsets, topics)
     dog = Watchdog(cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s)
     watching = asyncio.create_task(dog.run())
     resources.callback(watching.cancel)
