@@ -84,7 +84,6 @@ async def main() -> None:
         decision = await ask(publisher, pipeline_id)
         if isinstance(decision, PipelineDeniedV1):
             raise SystemExit(f"denied: {decision.reason}: {decision.message}")
-        print(f"{decision.payer} holds {decision.reserved_credits} credits for {decision.phases}")
         await report(publisher, pipeline_id, comparisons=45)
 
 

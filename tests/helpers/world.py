@@ -20,9 +20,9 @@ from tests.helpers.ledger import Ledger
 from tests.helpers.processes import environment
 
 from faregate.consumers.kafka import Cluster
+from faregate.consumers.lag import lag_of
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.topic_ids import describe
-from faregate.consumers.watchdog import lag_of
 from faregate.events import Event, decode
 from faregate.events.topics import INPUT_TOPICS, TOPICS, apply_topics, dlq_of
 from faregate.ledger.core import Rules

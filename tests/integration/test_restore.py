@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
 import pytest
 from tests.helpers.proof import prove_effects, verified
 from tests.helpers.servers import Stack, database_name, drop_database
-from tests.helpers.world import World, completed, world
+from tests.helpers.world import World, completed, finished, until, world
 
 from faregate.ledger.write import WentBack
 from faregate.runtime.stack.postgres_files import binaries
@@ -32,23 +33,33 @@ async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
 
 
 async def _work(here: World, first: int, count: int) -> None:
-    """Ask, use, complete: some of it by accounts that are new.
+    """Ask, complete; once it is decided use and finish: some of it by accounts that are new.
 
-    Usage names pipelines that were let in before the backup: order across topics is nobody's
-    promise, in a replay least of all.
+    Every other pipeline is settled against its hold, so a replay must make the hold first.
     """
-    records = []
-    for n in range(first, first + count):
-        org = f"o{n % 5}" if n % 2 else f"new{n}"
-        records += [here.usage(org=org), here.request(f"r{n}", org=org, items=3)]
-        records += [completed(f"b-r{n}", "nlp", f"r{n}", org_id=org)]
-        records += [here.usage(org=org, pipeline=f"r{n % 20}")] if first and n % 2 else []
-    await here.send(*records)
+    orgs = {n: f"o{n % 5}" if n % 2 else f"new{n}" for n in range(first, first + count)}
+    asked = []
+    for n, org in orgs.items():
+        asked += [here.usage(org=org), here.request(f"r{n}", org=org, items=3)]
+        asked += [completed(f"b-r{n}", "nlp", f"r{n}", org_id=org)]
+    await here.send(*asked)
+    await here.settled(*GROUPS)
+    used = []
+    for n, org in orgs.items():
+        if n % 2:
+            used += [here.usage(org=org, pipeline=f"r{n}")]
+            used += [finished(f"r{n}", org_id=org, usage_events=1)] if n % 3 else []
+    await here.send(*used)
 
 
 async def _run(program: str, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(f"{binaries(None) / program}", *arguments)
     assert await process.wait() == 0
+
+
+async def _noticed(here: World, count: int) -> bool:
+    found: int = await here.pool.fetchval("SELECT count(*) FROM recoveries")
+    return found >= count
 
 
 async def test_a_restored_backup_is_brought_up_to_date_from_kafka(
@@ -77,7 +88,11 @@ async def test_a_restored_backup_is_brought_up_to_date_from_kafka(
 
     before = {r["subject"]: r["sequence"] for r in await here.pool.fetch(STATE)}
     assert before != {r["subject"]: r["sequence"] for r in state}, "something was lost"
-    async with here.running(*GROUPS, "relay"):
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(here.running("deduction", "progress", "relay"))
+        await until(lambda: _noticed(here, 2), timeout_s=30)
+        # The holds come last, and still are made before anything is settled against them.
+        await running.enter_async_context(here.running("entitlements"))
         await here.settled(*GROUPS)
         restored = await here.pool.fetch(STATE)
         assert restored == state

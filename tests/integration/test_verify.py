@@ -231,9 +231,11 @@ TAMPERINGS: dict[str, tuple[str, str, str]] = {
         "outcomes id ",
     ),
     "an outcome put in by hand": (
-        "INSERT INTO outcomes SELECT id + 100, gen_random_uuid(), NULL, fingerprint, command, "
-        "result, entries, user_id, org_id, at, body, batch_size, seal FROM outcomes "
-        "WHERE result = 'denied'",
+        (
+            "INSERT INTO outcomes SELECT id + 100, gen_random_uuid(), NULL, fingerprint, command, "
+            "result, entries, user_id, org_id, at, body, batch_size, seal FROM outcomes "
+            "WHERE result = 'denied'"
+        ),
         "seal",
         "outcomes id ",
     ),

@@ -39,6 +39,11 @@ def read(record: ConsumerRecord, keys: Keys) -> Submission:
         raise InvalidRecord("invalid_data", "text that is not valid Unicode") from error
 
 
+def is_completion(submission: Submission) -> bool:
+    """Tell whether it says that a phase is done, which a request can rest on."""
+    return isinstance(submission.command, PhaseCompleted)
+
+
 def _refs(event: Event, data: Any) -> Refs:
     fields = data.__dict__  # a model answers slowly when asked for a field that it has not
     pipeline_id = fields.get("pipeline_id")

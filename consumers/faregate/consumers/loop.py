@@ -69,7 +69,11 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         topics: Sequence[str],
         settings: LoopSettings | None = None,
     ) -> None:
-        """Read `topics` (full names), earlier ones first within a batch."""
+        """Read `topics` (full names), earlier ones first within a batch.
+
+        All but the last are only read along, for the completions in them: what else is in there,
+        dead letters included, is for the group that they are the last topic of.
+        """
         self._consumer = consumer
         self._dlq = dlq
         self._store = store
@@ -145,6 +149,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             placed = await self._offsets.place(self._consumer, new)
         except (*TRANSIENT, KafkaError) as error:
             log.warning("cannot_read_offsets", error=repr(error))
+            await self._pause_s(self._settings.retry_s)
+            return
+        if new and not placed:
             await self._pause_s(self._settings.retry_s)
             return
         if assignments != self._assignments:
@@ -254,10 +261,16 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         dead: list[DeadLetter] = []
         for record in records:
             try:
-                batch.append((record, intake.read(record, self._store.keys)))
+                submission = intake.read(record, self._store.keys)
             except InvalidRecord as error:
                 dead.append(DeadLetter(record, error.code, error.message))
-        return batch, dead
+            else:
+                if record.topic == self._topics[-1] or intake.is_completion(submission):
+                    batch.append((record, submission))
+        return batch, self._ours(dead)
+
+    def _ours(self, dead: Iterable[DeadLetter]) -> list[DeadLetter]:
+        return [letter for letter in dead if letter.record.topic == self._topics[-1]]
 
     async def _decide(
         self, records: Sequence[ConsumerRecord], batch: Batch, dead: Sequence[DeadLetter]
@@ -266,18 +279,19 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         kept: dict[TopicPartition, int] = {}
 
         def position_of(results: Sequence[Result]) -> Position:
-            kept.update(up_to_dead(records, [*dead, *rejected(batch, results)]))
+            found = self._ours(rejected(batch, results))
+            kept.update(up_to_dead(records, [*dead, *found]))
             return self._offsets.position(kept)
 
         try:
             results = await self._store.apply([s for _, s in batch], position_of)
         except BadValue as error:
-            found = await self._bisect(batch, error)
+            found = self._ours(await self._bisect(batch, error))
             await self._offsets.advance(up_to_dead(records, [*dead, *found]))
             return found
         self._offsets.kept_by_batch(kept)
         journal.decisions(batch, results)
-        return rejected(batch, results)
+        return self._ours(rejected(batch, results))
 
     async def _bisect(self, batch: Batch, error: BadValue) -> list[DeadLetter]:
         """Find the records that PostgreSQL will not take; everything else is applied (rule 11)."""

@@ -9,6 +9,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
 
+from faregate.consumers.predecessor import Predecessor
 from faregate.consumers.topic_ids import ClusterTopics
 from faregate.ledger.batch import Offset, Position
 from faregate.ledger.queries import SQL
@@ -21,10 +22,19 @@ log = structlog.get_logger("faregate.offsets")
 class Offsets:
     """The kept offsets of one consumer group in one cluster."""
 
-    def __init__(self, store: Store, consumer: str, topics: ClusterTopics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        consumer: str,
+        topics: ClusterTopics,
+        predecessor: Predecessor | None = None,
+    ) -> None:
+        """Keep the offsets of group `consumer`; after a restore it waits for `predecessor`."""
         self._store = store
         self._consumer = consumer
         self._topics = topics
+        self._predecessor = predecessor
+        self._waiting = False
         self._known: dict[TopicPartition, int] = {}
 
     @property
@@ -70,11 +80,16 @@ class Offsets:
         """Seek every newly assigned partition to its kept offset, or its start if there is none.
 
         Finds out, too, when the database is older than what Kafka remembers (a restored backup):
-        that is written to `recoveries`, and reading simply starts again where the database is.
+        that is written to `recoveries`, and reading starts again where the database is, once the
+        predecessor has read again what comes before. Until then nothing is placed.
         """
         kept = await self.kept()
         offsets = {tp: kept.get((self._topics.ids[tp.topic], tp.partition)) for tp in assigned}
-        await self._compare(consumer, offsets)
+        if not self._waiting:
+            await self._compare(consumer, offsets)
+        if self._waiting and self._predecessor and not await self._predecessor.reached():
+            return {}
+        self._waiting = False
         placed: dict[TopicPartition, int] = {}
         for tp, offset in offsets.items():
             try:
@@ -106,3 +121,6 @@ class Offsets:
         detail = f"{self._consumer}: the database is behind Kafka: {', '.join(sorted(behind))}"
         await self._store.pool.execute(SQL["add_recovery"], detail)
         log.warning("database_restored", consumer=self._consumer, replaying=behind)
+        if self._predecessor:
+            await self._predecessor.notice()
+            self._waiting = True

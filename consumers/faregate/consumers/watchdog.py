@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from time import monotonic
-from uuid import UUID
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from faregate.consumers.kafka import Cluster
+from faregate.consumers.lag import lags_of
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.topic_ids import ClusterTopics
 from faregate.ledger.database import TRANSIENT
@@ -91,36 +90,3 @@ class Watchdog:
                 "consumer_stuck", partitions=[f"{tp}" for tp in self._moved], seconds=round(stuck_s)
             )
             self._give_up()
-
-
-async def lag_of(cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]) -> int:
-    """Count the records between the kept offsets and the ends of all partitions of `topics`."""
-    return sum((await lags_of(cluster, topics, kept)).values())
-
-
-async def lags_of(
-    cluster: Cluster, topics: ClusterTopics, kept: dict[tuple[UUID, int], int]
-) -> dict[TopicPartition, int]:
-    """Count, for each partition, the records between the kept offset and its end."""
-    client = AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        request_timeout_ms=10_000,
-    )
-    await client.start()
-    try:
-        partitions = _partitions(topics)
-        ends = await client.end_offsets(partitions)
-        starts = await client.beginning_offsets(partitions)
-    finally:
-        with suppress(KafkaError):
-            await client.stop()
-    at = {tp: max(kept.get((topics.ids[tp.topic], tp.partition), 0), starts[tp]) for tp in ends}
-    return {tp: max(0, end - at[tp]) for tp, end in ends.items()}
-
-
-def _partitions(topics: ClusterTopics) -> Sequence[TopicPartition]:
-    return [
-        TopicPartition(topic, n) for topic, count in topics.partitions.items() for n in range(count)
-    ]

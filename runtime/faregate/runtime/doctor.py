@@ -22,8 +22,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from faregate.consumers.kafka import Cluster
+from faregate.consumers.lag import lag_of
 from faregate.consumers.topic_ids import describe
-from faregate.consumers.watchdog import lag_of
 from faregate.events.topics import FOREVER, Topic, all_topics
 from faregate.ledger import migrate
 from faregate.ledger.database import TRANSIENT, make_pool

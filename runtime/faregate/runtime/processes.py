@@ -18,6 +18,7 @@ import structlog
 from faregate.consumers.kafka import Cluster, make_consumer, make_producer
 from faregate.consumers.loop import Loop
 from faregate.consumers.offsets import Offsets
+from faregate.consumers.predecessor import Predecessor
 from faregate.consumers.relay import Relay
 from faregate.consumers.sweeper import Sweeper, SweeperSettings
 from faregate.consumers.topic_ids import ClusterTopics, describe_all
@@ -130,12 +131,20 @@ async def _consumer(
     for client in (consumer, dlq):
         await client.start()
         resources.push_async_callback(client.stop)
-    offsets = Offsets(store, name, described)
+    offsets = Offsets(store, name, described, await _predecessor(store, cluster, name))
     loop = Loop(consumer, dlq, store, offsets, topics)
     dog = Watchdog(cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s)
     watching = asyncio.create_task(dog.run())
     resources.callback(watching.cancel)
     return loop
+
+
+async def _predecessor(store: Store, cluster: Cluster, name: str) -> Predecessor | None:
+    """After a restore, holds are made again before they are settled or closed again."""
+    if name == "entitlements":
+        return None
+    requests = await _described(cluster, [cluster.topic("pipeline.requests")])
+    return Predecessor(store, cluster, "entitlements", requests)
 
 
 async def _described(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
