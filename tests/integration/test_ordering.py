@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from tests.helpers.kafka import Raw, binary_headers, plain_producer
+from tests.helpers.kafka import Raw, binary_headers, plain_producer, send
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
 from tests.helpers.world import World, completed, delete_topics, finished, world
@@ -138,3 +138,13 @@ async def test_a_topic_made_anew_is_read_from_its_start(here: World) -> None:
         await prove(here, "deduction")
     sums = await here.pool.fetchval("SELECT sum(balance) FROM accounts")
     assert to_credits(sums) == 93
+
+
+async def test_records_are_read_whatever_their_producer_compresses_them_with(here: World) -> None:
+    await here.ledger.set_balance("org:acme", 100)
+    for compression in (None, "gzip", "snappy", "lz4", "zstd"):
+        records = [here.usage(org="acme") for _ in range(3)]
+        await send(here.kafka, here.prefix, records, compression=compression)
+    async with here.running("deduction", "relay"):
+        await here.settled("deduction")
+    assert (await here.ledger.balance("org:acme")).balance == 85
