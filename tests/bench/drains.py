@@ -95,7 +95,7 @@ async def rival(world: World) -> dict[str, Figure]:
 
 async def _one_by_one(store: Store, records: Sequence[ConsumerRecord]) -> None:
     for record in records:
-        await store.apply([intake.read(record, store.keys)])
+        await store.apply([intake.read(record, store.keys, ("UsageRecordedV1",))])
 
 
 async def naive(world: World) -> dict[str, Figure]:
@@ -113,7 +113,7 @@ async def naive(world: World) -> dict[str, Figure]:
         begin = perf_counter()
         for _ in range(n):
             record = await consumer.getone()
-            (result,) = await store.apply([intake.read(record, store.keys)])
+            (result,) = await store.apply([intake.read(record, store.keys, ("UsageRecordedV1",))])
             if not isinstance(result, Outcome):
                 raise BenchFailed(f"the usage was not charged: {result}")
             value, headers = encode(_announcement(record, result))

@@ -84,7 +84,7 @@ def _raw(event_type: str, key: str, data: dict[str, object], correlation_id: str
 def submission(raw: Raw, keys: Keys) -> Submission:
     """Read an event as the consumers do."""
     record = ConsumerRecord("bench", 0, 0, 0, 0, raw.key, raw.value, None, 0, 0, tuple(raw.headers))
-    return intake.read(record, keys)
+    return intake.read(record, keys, ("UsageRecordedV1", "PipelineRequestedV1"))
 
 
 def seeds(keys: Keys) -> list[Submission]:

@@ -63,7 +63,7 @@ class FakeOffsets:
 
 def _loop(consumer: Any = None, offsets: Any = None, **settings: Any) -> Loop:
     missing: Any = None
-    return Loop(consumer, missing, missing, offsets, ["t"], LoopSettings(**settings))
+    return Loop(consumer, missing, missing, offsets, ["usage.recorded"], LoopSettings(**settings))
 
 
 def test_a_batch_grows_under_lag_and_shrinks_when_slow_or_idle() -> None:

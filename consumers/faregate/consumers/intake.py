@@ -5,7 +5,7 @@ Everything here is done before any lock is taken (rule 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -25,13 +25,17 @@ from faregate.ledger.core import Command, Finished, Identity, PhaseCompleted, Re
 from faregate.ledger.keys import Keys
 
 
-def read(record: ConsumerRecord, keys: Keys) -> Submission:
-    """Turn a record into a command. Raises InvalidRecord for what can never be processed."""
+def read(record: ConsumerRecord, keys: Keys, types: Sequence[str]) -> Submission:
+    """Turn a record into a command. Raises InvalidRecord for what can never be processed.
+
+    `types` are those of the record's topic: who may write to it may say that, and nothing else.
+    """
     event = decode(record.value, record.headers)
     make = _MAKERS.get(event.type)
-    if make is None:
-        known = ", ".join(_MAKERS)
-        raise InvalidRecord("unknown_type", f"{event.type!r} is not read here; known: {known}")
+    if make is None or event.type not in types:
+        known = ", ".join(types)
+        message = f"{event.type!r} does not belong on this topic; known: {known}"
+        raise InvalidRecord("unknown_type", message)
     data = parse(event)
     try:
         return Submission(make(keys, event, data), _refs(event, data))

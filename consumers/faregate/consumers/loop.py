@@ -29,7 +29,7 @@ from faregate.consumers.reading import (
     rejected,
     up_to_dead,
 )
-from faregate.events import InvalidRecord
+from faregate.events import TOPICS, InvalidRecord
 from faregate.ledger.batch import Position
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.store import BadValue, Result, Store, WentBack
@@ -68,6 +68,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         offsets: Offsets,
         topics: Sequence[str],
         settings: LoopSettings | None = None,
+        *,
+        prefix: str = "",
     ) -> None:
         """Read `topics` (full names), earlier ones first within a batch.
 
@@ -79,6 +81,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._store = store
         self._offsets = offsets
         self._topics = list(topics)
+        self._types = {t: TOPICS[t.removeprefix(prefix)].types for t in topics}
         self._settings = settings or LoopSettings()
         self._size = self._settings.batch
         self._unplaced: set[TopicPartition] = set()
@@ -261,7 +264,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         dead: list[DeadLetter] = []
         for record in records:
             try:
-                submission = intake.read(record, self._store.keys)
+                submission = intake.read(record, self._store.keys, self._types[record.topic])
             except InvalidRecord as error:
                 dead.append(DeadLetter(record, error.code, error.message))
             else:

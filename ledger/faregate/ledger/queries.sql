@@ -248,7 +248,8 @@ ORDER BY e.id;
 -- name: account_before
 -- What an account had before an outcome ($2).
 SELECT balance, held, debt FROM entries
-WHERE account_id = $1 AND outcome_id < $2 ORDER BY sequence DESC LIMIT 1;
+WHERE account_id = $1 AND (outcome_id < $2 OR (outcome_id = $2 AND kind <> 'hold'))
+ORDER BY sequence DESC LIMIT 1;
 
 -- name: doctor_migrations
 SELECT name, checksum FROM migrations;

@@ -10,6 +10,23 @@ import structlog
 from faregate.runtime.settings import Settings
 
 
+class _Seldom(logging.Filter):
+    """Lets a message of a library through once in a while: a client repeats itself for hours."""
+
+    def __init__(self, every_s: float) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether this message has not been said lately."""
+        key = (record.name, str(record.msg))
+        if record.created - self._last.get(key, 0.0) < self._every_s:
+            return False
+        self._last[key] = record.created
+        return True
+
+
 def configure(settings: Settings, *, process: str) -> None:
     """Set up structlog and the standard library's logging for this process."""
     level = logging.getLevelName(settings.log_level.upper())
@@ -28,4 +45,6 @@ def configure(settings: Settings, *, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Seldom(every_s=10.0))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")

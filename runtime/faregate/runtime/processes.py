@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
 import asyncpg
 import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from faregate.consumers.kafka import Cluster, make_consumer, make_producer
 from faregate.consumers.loop import Loop
@@ -42,6 +44,7 @@ NAMES = (*CONSUMERS, "relay", "sweeper")
 """Everything that `faregate run` knows."""
 
 DRAIN_S = 9.0
+_CLIENT_STOP_S = 3.0
 
 
 class LedgerUnguarded(Exception):
@@ -101,7 +104,7 @@ async def _until_stopped(started: Sequence[Process], stopping: asyncio.Event) ->
     for task in tasks:
         if not task.done():
             task.cancel()
-        elif (error := task.exception()) is not None:
+        elif not task.cancelled() and (error := task.exception()) is not None:
             raise error
     log.info("stopped")
 
@@ -130,13 +133,19 @@ async def _consumer(
     consumer, dlq = make_consumer(cluster, name), make_producer(cluster, f"{name}-dlq")
     for client in (consumer, dlq):
         await client.start()
-        resources.push_async_callback(client.stop)
+        resources.push_async_callback(_stop, client)
     offsets = Offsets(store, name, described, await _predecessor(store, cluster, name))
-    loop = Loop(consumer, dlq, store, offsets, topics)
+    loop = Loop(consumer, dlq, store, offsets, topics, prefix=cluster.prefix)
     dog = Watchdog(cluster, offsets, described, lambda: loop.waits, patience_s=settings.watchdog_s)
     watching = asyncio.create_task(dog.run())
     resources.callback(watching.cancel)
     return loop
+
+
+async def _stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Leave orderly, without waiting long for a broker that is away."""
+    with suppress(TimeoutError, KafkaError):
+        await asyncio.wait_for(client.stop(), _CLIENT_STOP_S)
 
 
 async def _predecessor(store: Store, cluster: Cluster, name: str) -> Predecessor | None:

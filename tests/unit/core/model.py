@@ -371,6 +371,7 @@ class Model:
                 "required": required,
                 "available": max(self.available(p) for p in payers),
                 "considered": [(p, self.available(p)) for p in payers],
+                "held": sum((self.held(p) for p in payers), ZERO),
                 "debts": [p for p in payers if self.owed(p)],
             },
         )

@@ -353,7 +353,7 @@ class Twin:
         facts = dict(body)
         for name in ("pipeline", "items") if result in {"initiated", "denied"} else ():
             facts.pop(name)
-        for name in ("reserved", "required", "available", "released", "balance", "debt"):
+        for name in ("reserved", "required", "available", "released", "balance", "held", "debt"):
             if name in facts:
                 facts[name] = credits_of(facts[name])
         if "considered" in facts:

@@ -37,4 +37,7 @@ def _money_message(body: Mapping[str, Any]) -> str:
             f" Usage is still owed by {' and '.join(body['debts'])}: a purchase pays that first."
         )
     payers = " or ".join(c["payer"] for c in body["considered"])
-    return f"{text} Buy credits for {payers}, or wait until held credits are released."
+    text += f" Buy credits for {payers}"
+    if body["held"] and not body["debts"]:
+        text += ", or wait until held credits are released"
+    return f"{text}."

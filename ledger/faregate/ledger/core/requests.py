@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -147,10 +148,14 @@ def _initiated(
         "available": work.state.accounts[payer].available if payer else 0,
         "reserved": hold.amount if hold else 0,
         "hold_id": str(UUID(bytes=hold.id)) if hold else None,
-        "hold_expires_at": hold.expires_at.isoformat() if hold else None,
+        "hold_expires_at": _rfc3339(hold.expires_at) if hold else None,
         "price_version": version,
     }
     return Outcome(index, cmd.identity, "request", "initiated", cmd.user, cmd.org, body)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _denied(
@@ -175,6 +180,7 @@ def _denied(
         "required": required or 0,
         "available": max(work.state.accounts[p].available for p in candidates(cmd)),
         "considered": considered,
+        "held": sum(work.state.accounts[p].held for p in candidates(cmd)),
         "debts": [p for p in candidates(cmd) if work.state.accounts[p].debt],
     }
     return Outcome(index, cmd.identity, "request", "denied", cmd.user, cmd.org, body)

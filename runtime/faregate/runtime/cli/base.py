@@ -80,7 +80,12 @@ def moment(value: datetime | str | None) -> str:
 def amount_argument(text: str, *, allow_zero: bool = False) -> int:
     """Read an amount of credits from the command line as micro-credits."""
     try:
-        return parse_credits(json.loads(text), allow_zero=allow_zero)
+        number = json.loads(text)
+    except ValueError as error:
+        message = "write a number such as 10000 or 0.25"
+        raise BadUsage(f"{text!r} is not an amount of credits: {message}") from error
+    try:
+        return parse_credits(number, allow_zero=allow_zero)
     except ValueError as error:
         raise BadUsage(f"{text!r} is not an amount of credits: {error}") from error
 

@@ -37,7 +37,13 @@ KeyOption = Annotated[
 ]
 
 
-@app.command("set", epilog=examples("faregate credits set org:acme 10000"))
+NEGATIVE = {"ignore_unknown_options": True}
+"""So that -5 is read as an amount, and refused as one."""
+
+
+@app.command(
+    "set", context_settings=NEGATIVE, epilog=examples("faregate credits set org:acme 10000")
+)
 def set_(
     subject: Subject, balance: Amount, key: KeyOption = None, *, as_json: JsonOption = False
 ) -> None:
@@ -53,7 +59,11 @@ async def _set(subject: str, target: int, key: str, *, as_json: bool) -> None:
     show(account, as_json=as_json, render=lambda: _render_account(account))
 
 
-@app.command("grant", epilog=examples("faregate credits grant user:ada 50 --kind bonus"))
+@app.command(
+    "grant",
+    context_settings=NEGATIVE,
+    epilog=examples("faregate credits grant user:ada 50 --kind bonus"),
+)
 def grant_(
     subject: Subject,
     amount: Amount,

@@ -46,7 +46,9 @@ def _render(info: stack.StackInfo) -> None:
     out.print(f"Kafka       {info.kafka or '-'}  {'up' if info.kafka_alive else 'down'}")
     database = without_password(info.database) or "-"
     out.print(f"PostgreSQL  {database}  {'up' if info.postgres_alive else 'down'}", markup=False)
-    out.print(f"data        {info.home}{'  (goes with `stack down`)' if info.ephemeral else ''}")
+    out.print(
+        f"data        {info.home}{'  (temporary: `stack down` deletes it)' if info.ephemeral else ''}"
+    )
     for name, path in info.logs.items():
         out.print(f"log         {name}: {path}")
 
@@ -63,11 +65,22 @@ def up(
     info = stack.up(
         _home(), ephemeral=ephemeral, progress=lambda line: err.print(line, markup=False)
     )
-    show(_value(info), as_json=as_json, render=lambda: _render(info))
+    show(_value(info), as_json=as_json, render=lambda: _render_up(info))
+
+
+def _render_up(info: stack.StackInfo) -> None:
+    _render(info)
+    out.print("\nThe commands of faregate find it by themselves. For your own programs:")
+    out.print(f"export FAREGATE_KAFKA={info.kafka}", markup=False)
+
+
+EphemeralOption = Annotated[
+    bool, typer.Option("--ephemeral", help="Taken for symmetry: the stack knows what it is.")
+]
 
 
 @app.command()
-def down(*, as_json: JsonOption = False) -> None:
+def down(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -> None:  # noqa: ARG001
     """Stop what `stack up` started; an ephemeral stack's data goes with it."""
     kept = stop_kept(_home())  # processes that `demo --keep` has left
     stopped = stack.down(_home()) or bool(kept)
@@ -76,7 +89,7 @@ def down(*, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def status(*, as_json: JsonOption = False) -> None:
+def status(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -> None:  # noqa: ARG001
     """Show the stack; exit 3 when it is not running."""
     info = stack.status(_home())
     if info is None or not (info.kafka_alive and info.postgres_alive):

@@ -106,10 +106,17 @@ def _value(sent: PublishedRecord) -> dict[str, Any]:
 
 def _next(event_type: str, data: dict[str, Any]) -> list[str]:
     subject = f"org:{data['org_id']}" if data.get("org_id") else f"user:{data['user_id']}"
+    same = "".join(
+        f" --set {name}={data[name]}"
+        for name in ("pipeline_id", "user_id", "org_id")
+        if data.get(name) is not None
+    )
+    if not data.get("org_id"):
+        same += " --set org_id=null"
     commands = {
         "PipelineRequestedV1": [
             f"faregate explain {data.get('pipeline_id')}",
-            f"faregate trigger UsageRecordedV1 --set pipeline_id={data.get('pipeline_id')}",
+            f"faregate trigger UsageRecordedV1{same}",
             "faregate tail denials --from-start",
         ],
         "UsageRecordedV1": [f"faregate explain {data.get('usage_id')}"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from faregate.consumers.checkpoints import read_checkpoints
+from faregate.events.amounts import format_credits
 from faregate.ledger.verify import Report
 from faregate.ledger.verify import verify as prove
 from faregate.runtime import logs, servers
@@ -93,12 +95,27 @@ async def _checkpoints(settings: Settings, progress: Progress) -> Any:
     return found
 
 
+def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is worth knowing and no drift."""
+    held, debt = format_credits(notes["held_micro"]), format_credits(notes["debt_micro"])
+    if notes["live_holds"]:
+        yield f"{notes['live_holds']:,} live holds reserve {held} credits"
+    if notes["accounts_in_debt"]:
+        yield f"{notes['accounts_in_debt']:,} accounts owe {debt} credits"
+    if notes["outbox_waiting"]:
+        yield f"{notes['outbox_waiting']:,} transactions wait to be announced by the relay"
+    if notes["unpriced"]:
+        kinds = sorted({str(u["phase"] or u["model"]) for u in notes["unpriced_first"]})
+        yield f"{notes['unpriced']:,} usage events wait for a price: {', '.join(kinds)}"
+    for recovery in notes["recoveries"]:
+        yield f"restored from a backup, seen {recovery['found_at']}: {recovery['detail']}"
+
+
 def _render(report: Report, *, with_checkpoints: bool) -> None:
     beside = f"{report.checkpoints:,} checkpoints" if with_checkpoints else "no checkpoints"
     checked = f"{report.entries:,} entries of {report.accounts:,} accounts, {beside}"
-    for name, note in report.notes.items():
-        if note:
-            out.print(f"note: {name.replace('_', ' ')}: {note}", markup=False)
+    for line in _notes(report.notes):
+        out.print(f"note: {line}", markup=False)
     if report.ok:
         out.print(f"[green]OK[/green]  {checked}, {report.seconds:.1f} s")
         return

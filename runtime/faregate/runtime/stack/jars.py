@@ -31,6 +31,7 @@ ENDPOINTS = (
     "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
 )
 LOCK_FILE = Path(__file__).with_name("kafka.lock")
+_SAY_EVERY = 10
 PARALLEL_DOWNLOADS = 8
 DOWNLOAD_ATTEMPTS = 3
 RETRY_S = 1.0
@@ -143,7 +144,8 @@ def _fetch_all(
                 for future in concurrent.futures.as_completed(pending):
                     future.result()
                     done += 1
-                    progress(f"Kafka: {done} of {total} jars")
+                    if done % _SAY_EVERY == 0 or done == total:
+                        progress(f"Kafka: {done} of {total} jars")
                     _give_up_if(cancelled())
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
