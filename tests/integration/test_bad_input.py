@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer import fetcher
-from tests.helpers.kafka import CONTENT_TYPE, Raw, send, send_with_header_name, structured
+from tests.helpers.kafka import (
+    CONTENT_TYPE,
+    Raw,
+    plain_producer,
+    send,
+    send_with_header_name,
+    structured,
+)
 from tests.helpers.ledger import initiated
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
@@ -230,7 +237,7 @@ async def test_a_replayed_record_counts_its_attempts(here: World) -> None:
 
 
 async def test_a_type_on_the_wrong_topic_is_set_apart_or_harmless(here: World) -> None:
-    """Each topic's reader knows the commands of all topics; what is none of them is dead."""
+    """A type belongs to its topic: who may write there may say that, and nothing else."""
     await here.ledger.set_balance("user:alice", 100)
     wrong = raw("usage.recorded", "UserRegisteredV1", {"user_id": "eve"}, "wrong")
     odd = raw("usage.recorded", "CreditsGrantedV1", {"account": "user:eve", "amount": 10**6}, "g")
@@ -270,3 +277,18 @@ async def test_a_compressed_record_many_times_the_limit_fits_into_the_queue(here
         await here.settled("deduction")
     (letter,) = await here.dead("usage.recorded")
     assert letter.value == record.value
+
+
+async def test_records_that_a_client_can_hardly_write_are_set_apart_too(here: World) -> None:
+    """Neither key nor value; a header of ours that says nothing."""
+    odd = Raw("usage.recorded", b"{", b"k", (("faregate-attempts", None),), partition=0)  # type: ignore[arg-type]
+    async with plain_producer(here.kafka) as producer:
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=None)
+        batch.close()
+        await (await producer.send_batch(batch, here.prefix + odd.topic, partition=0))
+    await here.send(odd, here.usage("alice"))
+    async with here.running("deduction", "relay"):
+        await here.settled("deduction")
+    letters = await here.dead("usage.recorded")
+    assert sorted(letter.value or b"" for letter in letters) == [b"", b"{"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from tests.helpers.kafka import Raw, binary_headers, plain_producer, send
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
@@ -114,16 +115,43 @@ async def test_a_long_backlog_of_progress_is_read_before_the_first_request(
     async with world(stack.kafka, database_url, partitions=1) as here:
         await here.ledger.set_balance("user:alice", 1000)
         backlog = [completed(f"old{n}", "nlp", f"o{n}") for n in range(20_000)]
-        await here.send(
-            here.request("first", "alice", batch_id="b"),
-            *backlog,
-            completed("b", "cj_assessment", "first"),
-        )
+        await here.send(*backlog, completed("b", "cj_assessment", "first"))
+        await here.send(here.request("first", "alice", batch_id="b"))
         async with here.running("entitlements", "relay"):
             announced = await prove(here, "entitlements")
         assert await here.pool.fetchval(largest) <= 4000, "locks are not held for long"
         (decision,) = [e for _, _, e in announced if e.type == "PipelineInitiatedV1"]
         assert decision.data["pruned_phases"] == ["cj_assessment"]
+
+
+async def test_a_completion_that_came_after_a_request_does_not_prune_it(here: World) -> None:
+    """As in a replay: both lie there when reading starts."""
+    await here.ledger.set_balance("user:alice", 100)
+    await here.send(here.request("p", "alice", batch_id="b"))
+    await here.send(completed("b", "cj_assessment", "p"))
+    await here.send(here.request("q", "alice", batch_id="b"))
+    async with here.running("entitlements", "relay"):
+        announced = await prove(here, "entitlements")
+    decided = [e.data for _, _, e in announced if e.type == "PipelineInitiatedV1"]
+    decisions = {data["pipeline_id"]: data for data in decided}
+    assert decisions["p"]["pruned_phases"] == []
+    assert decisions["q"]["pruned_phases"] == ["cj_assessment"]
+
+
+async def test_what_a_transactional_producer_sends_leaves_no_lag(here: World) -> None:
+    await here.ledger.set_balance("user:alice", 100)
+    producer = AIOKafkaProducer(bootstrap_servers=here.kafka, transactional_id=here.prefix)
+    await producer.start()
+    for _ in range(3):
+        async with producer.transaction():
+            record = here.usage()
+            await producer.send(
+                here.prefix + record.topic, record.value, record.key, headers=list(record.headers)
+            )
+    await producer.stop()
+    async with here.running("deduction", "relay"):
+        await here.settled("deduction")
+    assert (await here.ledger.balance("user:alice")).balance == 97
 
 
 async def test_a_topic_made_anew_is_read_from_its_start(here: World) -> None:

@@ -48,6 +48,7 @@ async def _work(here: World, first: int, count: int) -> None:
     for n, org in orgs.items():
         if n % 2:
             used += [here.usage(org=org, pipeline=f"r{n}")]
+            used += [completed(f"b-r{n}", "cj_assessment", f"r{n}", org_id=org)]
             used += [finished(f"r{n}", org_id=org, usage_events=1)] if n % 3 else []
     await here.send(*used)
 

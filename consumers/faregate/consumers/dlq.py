@@ -54,7 +54,7 @@ def headers_of(letter: DeadLetter, now: datetime) -> list[tuple[str, bytes]]:
 
 def attempts(headers: dict[str, bytes]) -> int:
     """Read how often a record has been tried; 0 for one that never was a dead letter."""
-    raw = headers.get("faregate-attempts", b"0")
+    raw = headers.get("faregate-attempts") or b"0"
     return int(raw) if raw.isdigit() and len(raw) < 10 else 0  # noqa: PLR2004
 
 
@@ -72,13 +72,19 @@ async def bury(producer: AIOKafkaProducer, letters: Sequence[DeadLetter]) -> Non
         await producer.send(
             dlq_of(letter.record.topic),
             letter.record.value,
-            letter.record.key,
+            _key_of(letter.record),
             headers=headers_of(letter, now),
         )
         for letter in letters
     ]
     for acknowledged in pending:
         await acknowledged
+
+
+def _key_of(record: ConsumerRecord) -> bytes | None:
+    """Give the record's key. A client refuses to send neither key nor value: an empty key then."""
+    key: bytes | None = record.key
+    return b"" if key is None and record.value is None else key
 
 
 def dlq_topic_of(cluster: Cluster, topic: str) -> str:

@@ -16,17 +16,21 @@ from time import monotonic
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from faregate.consumers import collector, headers, intake, journal
+from faregate.consumers.commits import Commits
 from faregate.consumers.dlq import DeadLetter, bury
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import (
     Batch,
     in_order,
+    in_time,
+    latest,
     next_offsets,
     partition_of,
     rejected,
+    split_at,
     up_to_dead,
 )
 from faregate.events import TOPICS, InvalidRecord
@@ -89,7 +93,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._held: dict[TopicPartition, float] = {}
         self._unburied: set[TopicPartition] = set()
         self._database_away = False
-        self._done: dict[TopicPartition, int] = {}
+        self._commits = Commits(consumer)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -105,11 +109,11 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Forget partitions that are somebody else's now."""
         lost = list(revoked)
         self._offsets.forget(lost)
+        self._commits.forget(lost)
         for tp in lost:
             self._unplaced.discard(tp)
             self._held.pop(tp, None)
             self._unburied.discard(tp)
-            self._done.pop(tp, None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
@@ -122,13 +126,13 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Consume until `stop`. Raises what only a new process can mend."""
         self._consumer.subscribe(self._topics, listener=self)
         collector.settle()
-        committer = asyncio.create_task(self._commit_on_a_timer())
+        committer = asyncio.create_task(self._commits.run(self._settings.commit_every_s))
         try:
             while not self._stopping.is_set():
                 await self._step()
         finally:
             committer.cancel()
-            await self._commit()
+            await self._commits.commit()
 
     async def _step(self) -> None:
         if self._unplaced:
@@ -145,6 +149,20 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if records:
             await self._process(records)
+        else:
+            await self._pass_markers()
+
+    async def _pass_markers(self) -> None:
+        """Keep positions beyond what is never polled: the markers of a producer's transactions."""
+        try:
+            passed = await self._offsets.pass_markers(
+                self._consumer, self._unburied | self._unplaced
+            )
+        except (KafkaError, WentBack, *TRANSIENT) as error:
+            log.info("cannot_keep_offsets", error=repr(error))
+            self._start_over()
+        else:
+            self._commits.note(passed)
 
     async def _place(self) -> None:
         new, assignments = sorted(self._unplaced), self._assignments
@@ -160,10 +178,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         if assignments != self._assignments:
             return  # what was placed first may have been paused again since
         self._unplaced.difference_update(new)
-        self._done.update(placed)
-        log.info(
-            "assigned", partitions=[f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
-        )
+        self._commits.note(placed)
+        places = [f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
+        log.info("assigned", partitions=places)
 
     def _start_over(self) -> None:
         """Drop what is in hand and read again from the kept offsets, wherever the client is.
@@ -175,56 +192,57 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._unplaced.update(ours)
 
     async def _poll(self) -> list[ConsumerRecord]:
-        timeout_ms = int(self._settings.poll_s * 1000)
-        polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=self._size)
+        wait_ms = int(self._settings.poll_s * 1000)
+        polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size)
         records = in_order(polled, self._topics)
-        if len(self._topics) > 1 and any(r.topic == self._topics[-1] for r in records):
+        if len(self._topics) > 1 and records:
             records = await self._catch_up(records)
         return records
 
     async def _catch_up(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-        """Read the earlier topics to their ends before the last topic is decided.
+        """Read the co-partitions up to the time of `records`, and merge them by time.
 
-        So a decision sees every completion that was acknowledged before its request was sent: the
-        topics are co-partitioned. A backlog is worked off in batches on the way. Bounded when
-        nothing more comes (a broker away), or when the rest stands behind a held record.
+        So a decision sees every completion acknowledged before its request was sent, and none that
+        came later, also when all is read again: the broker writes the time. A backlog goes in
+        batches; it is bounded when nothing more comes, or a held record is first.
         """
-        assignments = self._assignments
-        last = [r for r in records if r.topic == self._topics[-1]]
-        first = [r for r in records if r.topic != self._topics[-1]]
-        behind = self._earlier({r.partition for r in last})
+        assignments, hand, read_to = self._assignments, records, latest(records)
+        newest = max(read_to.values())
+        behind = self._beside({r.partition for r in records})
         ends = await self._consumer.end_offsets(list(behind)) if behind else {}
         until = monotonic() + _CATCH_UP_S
         while behind := {
-            tp for tp in behind - self._held.keys() if await self._before(tp, ends[tp])
+            tp
+            for tp in behind - self._held.keys()
+            if read_to.get(tp, 0) <= newest and await self._before(tp, ends[tp])
         }:
             if self._stopping.is_set() or assignments != self._assignments:
                 break
             if monotonic() > until:
                 log.warning("decided_without_all_progress", behind=[f"{tp}" for tp in behind])
-                return first + last
+                break
             more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=self._size)
             if not more:
                 continue
-            first += in_order(more, self._topics)
-            if len(first) >= self._size:
-                if not await self._process(first):
+            hand = hand + in_order(more, self._topics)
+            read_to |= latest(hand)
+            if len(hand) >= self._size:
+                sure = min(newest, *(read_to.get(tp, 0) for tp in behind))
+                early, hand = split_at(hand, sure)
+                if early and not await self._process(in_time(early)):
                     self._start_over()
                     return []
-                first = []
             until = monotonic() + _CATCH_UP_S
-        if behind or assignments != self._assignments:
+        if self._stopping.is_set() or assignments != self._assignments:
             self._start_over()  # not now, and perhaps not by us
             return []
-        return first + last
+        now, not_yet = split_at(hand, newest)
+        self._seek_back(not_yet)
+        return in_time(now)
 
-    def _earlier(self, partitions: set[int]) -> set[TopicPartition]:
-        """List our partitions of these numbers of all topics but the last."""
-        return {
-            tp
-            for tp in self._consumer.assignment()
-            if tp.topic != self._topics[-1] and tp.partition in partitions
-        }
+    def _beside(self, partitions: set[int]) -> set[TopicPartition]:
+        """List our partitions of these numbers."""
+        return {tp for tp in self._consumer.assignment() if tp.partition in partitions}
 
     async def _before(self, tp: TopicPartition, end: int) -> bool:
         try:
@@ -246,6 +264,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         except TRANSIENT as error:
             log.warning("database_away", error=str(error), waiting=len(records))
             self._database_away = True
+            self._size = max(1, self._size // 2)  # it may have been too much for the time-outs
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
             return False
@@ -256,7 +275,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             ends = await self._bury(dead, ends)
         else:
             self._unburied -= ends.keys()
-        self._done.update({tp: o for tp, o in ends.items() if tp in self._consumer.assignment()})
+        self._commits.note(ends)
         return True
 
     def _decode(self, records: Sequence[ConsumerRecord]) -> tuple[Batch, list[DeadLetter]]:
@@ -313,9 +332,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         return dead
 
     async def _bury(
-        self,
-        dead: list[DeadLetter],
-        ends: dict[TopicPartition, int],
+        self, dead: list[DeadLetter], ends: dict[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
         """Send dead letters, then keep the offsets beyond them; hold the partition if it fails."""
         dead.sort(key=lambda d: (d.record.topic, d.record.partition, d.record.offset))
@@ -379,20 +396,3 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
-
-    async def _commit_on_a_timer(self) -> None:
-        """Commit to Kafka now and then, for lag alone: awaiting it per batch cost 15 ms at p99."""
-        while True:
-            await asyncio.sleep(self._settings.commit_every_s)
-            await self._commit()
-
-    async def _commit(self) -> None:
-        done, self._done = self._done, {}
-        ours = {tp: o for tp, o in done.items() if tp in self._consumer.assignment()}
-        if not ours:
-            return
-        try:
-            await asyncio.wait_for(self._consumer.commit(ours), 5)
-        except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError) as error:
-            log.info("commit_skipped", error=repr(error))
-            self._done = {**ours, **self._done}  # else an idle partition would show lag for ever

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 import structlog
@@ -73,6 +73,20 @@ class Offsets:
         async with self._store.pool.acquire() as connection, connection.transaction():
             await put_offsets(connection, self.position(next_offsets))
         self.kept_by_batch(next_offsets)
+
+    async def pass_markers(
+        self, consumer: AIOKafkaConsumer, leave_out: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Keep, when nothing is in hand, positions beyond what is kept; give those."""
+        beyond: dict[TopicPartition, int] = {}
+        for tp, kept in self._known.items():
+            if tp not in leave_out and tp in consumer.assignment():
+                position = await consumer.position(tp)
+                if position > kept:
+                    beyond[tp] = position
+        if beyond:
+            await self.advance(beyond)
+        return beyond
 
     async def place(
         self, consumer: AIOKafkaConsumer, assigned: Iterable[TopicPartition]

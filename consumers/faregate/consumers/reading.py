@@ -27,6 +27,42 @@ def in_order(
     return [r for tp in sorted(polled, key=lambda tp: (rank[tp.topic], tp)) for r in polled[tp]]
 
 
+def _times(records: Sequence[ConsumerRecord]) -> list[int]:
+    """Give each record's time in ms; within its partition it never goes back."""
+    latest: dict[TopicPartition, int] = {}
+    times = []
+    for record in records:
+        tp = partition_of(record)
+        latest[tp] = max(latest.get(tp, 0), record.timestamp)
+        times.append(latest[tp])
+    return times
+
+
+def latest(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, int]:
+    """Give the time (ms) up to which each partition is among `records`."""
+    times: dict[TopicPartition, int] = {}
+    for record in records:
+        tp = partition_of(record)
+        times[tp] = max(times.get(tp, 0), record.timestamp)
+    return times
+
+
+def in_time(records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
+    """Merge partitions by time, each in its own order; at the same time progress comes first."""
+    times = _times(records)
+    order = sorted(range(len(records)), key=lambda n: (times[n], records[n].topic))
+    return [records[n] for n in order]
+
+
+def split_at(
+    records: Sequence[ConsumerRecord], time_ms: int
+) -> tuple[list[ConsumerRecord], list[ConsumerRecord]]:
+    """Split records in those up to a time and those after it."""
+    times = _times(records)
+    early = [r for r, at in zip(records, times, strict=True) if at <= time_ms]
+    return early, [r for r, at in zip(records, times, strict=True) if at > time_ms]
+
+
 def next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]:
     """Give the offset after the last record of each partition."""
     ends: dict[TopicPartition, int] = {}

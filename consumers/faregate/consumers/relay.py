@@ -73,16 +73,9 @@ class Relay:
             if not await connection.fetchval(SQL["lock_relay"]):
                 await self._wait(self._stopping, _RETRY_S)
                 return
-            # A relay that has been stopped must not keep the lock: its session ends by the server.
-            await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
-            # A deletion that a crash undoes makes an announcement again, with the id it had.
-            await connection.execute("SET synchronous_commit = off")
-            self._store.forget()  # a new connection may lead to a restored backup
-            await connection.add_listener("outbox", self._on_news)
-            row = await connection.fetchrow(SQL["ledger"])
-            self._ledger_id = row["ledger_id"]
             producer = make_producer(self._cluster, "relay")
             try:
+                await self._prepare(connection)
                 await producer.start()
                 log.info("relay_started")
                 while not self._stopping.is_set():
@@ -91,6 +84,16 @@ class Relay:
                 await close_producer(producer)
                 if not connection.is_closed():
                     await connection.reset()
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        # A relay that has been stopped must not keep the lock: its session ends by the server.
+        await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
+        # A deletion that a crash undoes makes an announcement again, with the id it had.
+        await connection.execute("SET synchronous_commit = off")
+        self._store.forget()  # a new connection may lead to a restored backup
+        await connection.add_listener("outbox", self._on_news)
+        row = await connection.fetchrow(SQL["ledger"])
+        self._ledger_id = row["ledger_id"]
 
     def _on_news(self, *_: object) -> None:
         self._news.set()

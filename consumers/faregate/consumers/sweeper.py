@@ -16,15 +16,16 @@ import structlog
 from asyncpg import Record
 
 from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import ChargeUnpriced, CloseHold, Identity, Outcome, Usage
+from faregate.ledger.core import ChargeUnpriced, CloseHold, Identity, Outcome, Rejected, Usage
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
-from faregate.ledger.store import Store
+from faregate.ledger.store import BadValue, Store
 
 log = structlog.get_logger("faregate.sweeper")
 
 SOURCE = "faregate"
 _LIMIT = 500
+_CHECKPOINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Sweeper:
         self._store = store
         self._settings = settings or SweeperSettings()
         self._stopping = asyncio.Event()
+        self._prices = -1
+        self._looked_at = 0
 
     def stop(self) -> None:
         """Return from `run` after the sweep in hand."""
@@ -55,15 +58,23 @@ class Sweeper:
             try:
                 await close_due(self._store)
                 if monotonic() >= unpriced_at:
-                    await charge_unpriced(self._store)
+                    await self._charge_unpriced()
                     unpriced_at = monotonic() + settings.unpriced_every_s
                 if monotonic() >= checkpoint_at:
-                    await self._store.checkpoint()
+                    while await self._store.checkpoint(_CHECKPOINTS) == _CHECKPOINTS:
+                        continue
                     checkpoint_at = monotonic() + settings.checkpoint_every_s
             except TRANSIENT as error:
                 log.warning("sweep_postponed", error=repr(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), settings.every_s)
+
+    async def _charge_unpriced(self) -> None:
+        """Look at new unpriced usage; at all of it once another price version has started."""
+        started = await self._store.pool.fetchval(SQL["prices_in_force"])
+        after = self._looked_at if started == self._prices else 0
+        self._looked_at = await charge_unpriced(self._store, after)
+        self._prices = started
 
 
 async def close_due(store: Store) -> int:
@@ -83,22 +94,20 @@ def _close(store: Store, row: Record) -> Submission:
     return Submission(command, Refs(SOURCE, None, pipeline_id, None, row["batch_id"], pipeline_id))
 
 
-async def charge_unpriced(store: Store) -> int:
-    """Charge kept usage that has a price by now; count it. Looks at all of it, in order."""
-    after, charged = 0, 0
-    store.names.forget()  # these names come from rows alone, without the check under the lock
-    while True:
-        rows = await store.pool.fetch(SQL["unpriced_usage"], after, _LIMIT)
-        if not rows:
-            return charged
+async def charge_unpriced(store: Store, after: int = 0) -> int:
+    """Charge usage kept after outcome `after` that has a price by now; give the last one seen."""
+    while rows := await store.pool.fetch(SQL["unpriced_usage"], after, _LIMIT):
         after = rows[-1]["outcome_id"]
         involved = {i for r in rows for i in (r["user_id"], r["org_id"]) if i is not None}
         subjects = await store.names.subjects(involved)
-        charged += await _apply(store, [_charge(store, row, subjects) for row in rows])
+        charged = await _apply(store, [_charge(store, row, subjects) for row in rows])
+        if charged:
+            log.info("unpriced_charged", count=charged)
+    return after
 
 
 def _charge(store: Store, row: Record, subjects: Mapping[int, str]) -> Submission:
-    key = store.keys.internal("charge", str(row["outcome_id"]))
+    key = store.keys.internal("charge", row["event_key"].hex)
     identity = Identity(key, key)
     usage = Usage(
         identity,
@@ -119,7 +128,18 @@ def _charge(store: Store, row: Record, subjects: Mapping[int, str]) -> Submissio
 
 
 async def _apply(store: Store, submissions: Sequence[Submission]) -> int:
+    """Apply commands, count what was done; one that can never be written does not stop others."""
     if not submissions:
         return 0
-    results = await store.apply(submissions)
+    try:
+        results = await store.apply(submissions)
+    except BadValue as error:
+        if len(submissions) == 1:
+            log.warning("sweep_impossible", error=str(error), refs=str(submissions[0].refs))
+            return 0
+        middle = len(submissions) // 2
+        return await _apply(store, submissions[:middle]) + await _apply(store, submissions[middle:])
+    for submission, result in zip(submissions, results, strict=True):
+        if isinstance(result, Rejected):
+            log.warning("sweep_refused", error=result.code, refs=str(submission.refs))
     return sum(isinstance(result, Outcome) for result in results)

@@ -45,11 +45,15 @@ class Topic:
 
     def configs(self) -> dict[str, str]:
         """Give the topic's settings under Kafka's names."""
-        return {
+        configs = {
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_message_bytes),
         }
+        if self.name in INPUT_TOPICS:
+            # Requests and progress are merged by time: one clock, the broker's.
+            configs["message.timestamp.type"] = "LogAppendTime"
+        return configs
 
 
 def _topic(name: str, days: int, key: str, *types: str) -> Topic:

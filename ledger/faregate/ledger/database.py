@@ -48,8 +48,8 @@ the row that was in the way, and the command is a duplicate or a conflict."""
 async def _tidy(connection: asyncpg.Connection) -> None:
     """Reset a connection only if it comes back in the middle of something.
 
-    Nothing here sets anything on a session that goes back to the pool, and asking the server to
-    forget nothing costs a round trip for each batch.
+    Whoever sets something on a session (the relay, one question of the command line) resets it or
+    ends with it, and asking the server to forget nothing costs a round trip for each batch.
     """
     if connection.is_in_transaction():
         await connection.reset()

@@ -33,15 +33,17 @@ class Names:
 
     async def ids(self, subjects: Iterable[str]) -> Mapping[str, int]:
         """Give the account id of each subject, creating accounts (empty) where there is none."""
+        self._make_room()
         wanted = sorted(set(subjects))
-        missing = [s for s in wanted if s not in self._ids]
+        found = {s: self._ids[s] for s in wanted if s in self._ids}
+        missing = [s for s in wanted if s not in found]
         if missing:
-            await self._make_room()
             commitments = [UUID(self._keys.subject(s)) for s in missing]
             await self._pool.execute(SQL["ensure_accounts"], missing, commitments)
             rows = await self._pool.fetch(SQL["accounts_of_subjects"], missing)
             self._remember(rows)
-        return {s: self._ids[s] for s in wanted}
+            found.update({r["subject"]: r["account_id"] for r in rows})
+        return {s: found[s] for s in wanted}
 
     async def subjects(
         self, ids: Iterable[int], via: asyncpg.Connection | None = None
@@ -50,13 +52,15 @@ class Names:
 
         Inside a transaction pass its connection: waiting for a second one could wait for ever.
         """
+        self._make_room()
         wanted = set(ids)
-        missing = [i for i in wanted if i not in self._subjects]
+        found = {i: self._subjects[i] for i in wanted if i in self._subjects}
+        missing = [i for i in wanted if i not in found]
         if missing:
-            await self._make_room()
             rows = await (via or self._pool).fetch(SQL["subjects_of_accounts"], missing)
             self._remember(rows)
-        return {i: self._subjects.get(i) or erased(i) for i in wanted}
+            found.update({r["account_id"]: r["subject"] for r in rows if r["subject"]})
+        return {i: found.get(i) or erased(i) for i in wanted}
 
     async def find(self, subject: str) -> int | None:
         """Give the account id of a subject without making one."""
@@ -83,7 +87,7 @@ class Names:
         self._subjects.clear()
         self._sources.clear()
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         if len(self._ids) > _CACHE_LIMIT or len(self._subjects) > _CACHE_LIMIT:
             self._ids.clear()
             self._subjects.clear()

@@ -154,14 +154,20 @@ ORDER BY o.id;
 -- name: due_holds
 SELECT p.pipeline_key, p.hold_id, p.user_id, p.org_id, r.pipeline_id, r.batch_id
 FROM pipelines p LEFT JOIN refs r ON r.outcome_id = p.outcome_id
-WHERE p.state IN ('live', 'closing') AND p.expires_at <= clock_timestamp()
+WHERE p.state IN ('live', 'closing') AND p.expires_at <= statement_timestamp()
 ORDER BY p.expires_at LIMIT $1;
 
 -- name: unpriced_usage
-SELECT u.*, r.pipeline_id, r.usage_id, r.correlation_id
-FROM unpriced u LEFT JOIN refs r ON r.outcome_id = u.outcome_id
+SELECT u.*, o.event_key, r.pipeline_id, r.usage_id, r.correlation_id
+FROM unpriced u
+JOIN outcomes o ON o.id = u.outcome_id
+LEFT JOIN refs r ON r.outcome_id = u.outcome_id
 WHERE u.outcome_id > $1
 ORDER BY u.outcome_id LIMIT $2;
+
+-- name: prices_in_force
+-- How many versions have started: while it stays the same, what was unpriced still is.
+SELECT count(*) FROM price_versions WHERE effective_from <= statement_timestamp();
 
 -- name: lock_uncheckpointed
 SELECT id, sequence, balance, held, debt, chain_head FROM accounts

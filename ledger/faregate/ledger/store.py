@@ -8,6 +8,7 @@ through here, and nothing else changes a balance.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ _BAD_VALUE = (
     DriverDataError,  # the driver's own, which shares only the name
     asyncpg.CheckViolationError,
     LedgerFault,
+    struct.error,  # a number beyond 64 bits
     OverflowError,
     UnicodeEncodeError,
 )
@@ -66,7 +68,8 @@ class Store:
         """Decide and write a batch in one transaction; give one result per submission, in order.
 
         `position_of` turns the results into the offsets that are kept with them. Raises
-        Unavailable (nothing was written; try again) and BadValue (nothing was written; one of
+        Unavailable (try again with the same identities: a commit whose answer was lost shows as
+        duplicates) and BadValue (nothing was written; one of
         the batch never can be: PostgreSQL refuses a value, or the core an impossible account),
         and WentBack when the database is older than the position knows (nothing was written).
         """
@@ -80,7 +83,7 @@ class Store:
             except NamesMoved:
                 self.forget()
             except _BAD_VALUE as error:
-                raise BadValue(f"{type(error).__name__}: {error}") from error
+                raise BadValue(f"{type(error).__name__}: {_without_detail(error)}") from error
             except TRANSIENT as error:
                 if attempt == _ATTEMPTS or not _worth_another_try(error):
                     raise Unavailable(f"{type(error).__name__}: {error}") from error
@@ -148,6 +151,11 @@ class Store:
             await connection.execute(SQL["mark_checkpointed"], [r["id"] for r in rows])
             await connection.execute(SQL["put_outbox"], context["tx"], json.dumps(states))
             return len(rows)
+
+
+def _without_detail(error: BaseException) -> str:
+    """Give the message alone: PostgreSQL's detail quotes the row, and this goes into logs."""
+    return str(error.args[0]) if error.args else ""
 
 
 def _worth_another_try(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from faregate.ledger.core import (
     parse_book,
 )
 from faregate.ledger.queries import SQL
-from faregate.ledger.store import Store
+from faregate.ledger.store import Store, Unavailable
 
 SOURCE = "faregate/cli"
 _ATTEMPTS = 5
@@ -54,7 +54,16 @@ def _identity(store: Store, command: str, key: str, content: dict[str, object]) 
 
 
 async def _apply(store: Store, submission: Submission) -> Outcome | Seen:
-    (result,) = await store.apply([submission])
+    """Apply a command; once more when the answer was lost, with the same key: it happens once."""
+    try:
+        (result,) = await store.apply([submission])
+    except Unavailable:
+        try:
+            (result,) = await store.apply([submission])
+        except Unavailable as error:
+            key = submission.refs.event_id
+            message = f"{error}. It may have happened: repeat it with --idempotency-key {key}"
+            raise Unavailable(message) from error
     if isinstance(result, Rejected):
         raise result
     if result is None:

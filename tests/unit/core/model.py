@@ -438,7 +438,8 @@ class Model:
     def _use(self, cmd: Usage, price: tuple[int | None, Decimal | None] | None = None) -> Answer:
         run = self._own_run(cmd)
         version, cost = price or self._price_of(cmd, run)
-        if cost is not None and cost >= LIMIT:
+        payer = run.hold.payer if run and run.hold else cmd.org or cmd.user
+        if cost is not None and (cost >= LIMIT or (cost and self.owed(payer) + cost >= LIMIT)):
             raise Refused("amount_out_of_range")
         self._welcome(cmd.user)
         self._close_when_over(run)

@@ -41,6 +41,8 @@ def _use(work: Work, index: int, cmd: Usage, price: Price) -> Outcome:
     version, cost = price
     if cost is not None and cost >= LIMIT_MICRO:
         raise Rejected("amount_out_of_range", "one usage event must cost less than 10^9 credits")
+    if cost and work.state.accounts[_payer(cmd, pipeline)].debt + cost >= LIMIT_MICRO:
+        raise Rejected("amount_out_of_range", "the payer's debt must stay below 10^9 credits")
     welcome(work, cmd.user)
     pipeline = close_if_due(work, pipeline)
     if cost is None:
