@@ -107,7 +107,7 @@ async def charge_unpriced(store: Store, after: int = 0) -> int:
 
 
 def _charge(store: Store, row: Record, subjects: Mapping[int, str]) -> Submission:
-    key = store.keys.internal("charge", row["event_key"].hex)
+    key = store.keys.late_charge(row["event_key"].bytes)
     identity = Identity(key, key)
     usage = Usage(
         identity,

@@ -65,6 +65,10 @@ class Keys:
         """Key of a command that the engine gives itself (a sweep, a late charge)."""
         return self._hash(b"admin", *parts)
 
+    def late_charge(self, event_key: bytes) -> bytes:
+        """Key of the charge of usage that was kept without a price; `event_key` is the usage's."""
+        return self.internal("charge", event_key.hex())
+
     def seal(self, *columns: object) -> bytes:
         """Seal a row: keyed hash over its columns (texts, whole numbers, None), in order."""
         return self._hash(b"seal", _ROW.encode(columns))

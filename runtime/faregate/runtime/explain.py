@@ -216,7 +216,7 @@ async def _usage(
 ) -> Value:
     outcomes, late = [row], None
     if row["result"] == "unpriced":
-        charge = UUID(store.keys.internal("charge", str(row["id"])))
+        charge = UUID(store.keys.late_charge(row["event_key"].bytes))
         late = await connection.fetchrow(SQL["outcomes_of_keys"], [charge], [])
         outcomes += [late] if late else []
     readable = await read_entries(store, await _entries_of(connection, outcomes))
