@@ -14,7 +14,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from faregate.consumers.kafka import LARGEST_RECORD, Cluster
+from faregate.consumers.kafka import Cluster, make_reader
 from faregate.consumers.topic_ids import describe_all
 from faregate.events import InvalidRecord, LedgerCheckpointV1, decode, parse
 from faregate.events.amounts import MICRO
@@ -57,15 +57,7 @@ async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
 
 
 async def _read(cluster: Cluster, partitions: Sequence[TopicPartition]) -> list[Checkpoint]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
-        group_id=None,
-        client_id="faregate-verify",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=2 * LARGEST_RECORD,
-    )
+    consumer = make_reader(cluster, "verify")
     await consumer.start()
     try:
         consumer.assign(partitions)

@@ -55,6 +55,20 @@ def make_consumer(cluster: Cluster, consumer: str) -> AIOKafkaConsumer:
     )
 
 
+def make_reader(cluster: Cluster, name: str) -> AIOKafkaConsumer:
+    """Make a consumer without a group, for looking: it commits nothing and takes nothing away."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=cluster.bootstrap,
+        client_id=f"faregate-{name}",
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        request_timeout_ms=10_000,
+        max_partition_fetch_bytes=2 * LARGEST_RECORD,
+    )
+
+
 def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
     """Make an idempotent producer that waits for all in-sync replicas.
 

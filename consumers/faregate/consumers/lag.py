@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from faregate.consumers.kafka import Cluster
+from faregate.consumers.kafka import Cluster, make_reader
 from faregate.consumers.topic_ids import ClusterTopics
 
 
@@ -36,12 +36,7 @@ async def ends_of(cluster: Cluster, topics: ClusterTopics) -> dict[TopicPartitio
 async def _bounds(
     cluster: Cluster, topics: ClusterTopics
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    client = AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        request_timeout_ms=10_000,
-    )
+    client = make_reader(cluster, "lag")
     await client.start()
     try:
         partitions = _partitions(topics)

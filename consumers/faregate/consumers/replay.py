@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from faregate.consumers.dlq import HEADER_PREFIX, attempts, dlq_topic_of
-from faregate.consumers.kafka import LARGEST_RECORD, Cluster, make_producer
+from faregate.consumers.kafka import Cluster, make_producer, make_reader
 from faregate.consumers.topic_ids import describe
 from faregate.events.topics import INPUT_TOPICS
 
@@ -100,7 +100,7 @@ async def letters(cluster: Cluster, topics: Sequence[str] = INPUT_TOPICS) -> Asy
     ]
     if not partitions:
         return
-    reader = _reader(cluster)
+    reader = make_reader(cluster, "replay")
     await reader.start()
     try:
         reader.assign(partitions)
@@ -122,7 +122,7 @@ async def letter_at(cluster: Cluster, topic: str, partition: int, offset: int) -
     described = await describe(cluster.bootstrap, [tp.topic])
     if partition >= described.partitions.get(tp.topic, 0):
         raise NoSuchLetter(f"{tp.topic} has no partition {partition}")
-    reader = _reader(cluster)
+    reader = make_reader(cluster, "replay")
     await reader.start()
     try:
         reader.assign([tp])
@@ -139,19 +139,6 @@ async def letter_at(cluster: Cluster, topic: str, partition: int, offset: int) -
     finally:
         with suppress(KafkaError):
             await reader.stop()
-
-
-def _reader(cluster: Cluster) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
-        client_id="faregate-replay",
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        request_timeout_ms=10_000,
-        max_partition_fetch_bytes=2 * LARGEST_RECORD,
-    )
 
 
 def newest_of_each(found: Sequence[Letter]) -> list[Letter]:

@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from faregate.consumers.kafka import LARGEST_RECORD, Cluster
+from faregate.consumers.kafka import Cluster, make_reader
 from faregate.consumers.topic_ids import describe
 from faregate.events import InvalidRecord, all_topics, decode
 from faregate.runtime.servers import ServerMissing
@@ -41,7 +41,7 @@ async def follow(
     """
     until = None if timeout_s is None else monotonic() + timeout_s
     partitions = await _partitions(cluster, cluster.topic(name))
-    consumer = make_reader(cluster)
+    consumer = make_reader(cluster, "cli")
     await consumer.start()
     try:
         await _assign(consumer, partitions, from_start=from_start)
@@ -56,20 +56,6 @@ async def follow(
     finally:
         with suppress(KafkaError):
             await consumer.stop()
-
-
-def make_reader(cluster: Cluster) -> AIOKafkaConsumer:
-    """Make a consumer without a group, for looking."""
-    return AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
-        client_id="faregate-cli",
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        request_timeout_ms=10_000,
-        max_partition_fetch_bytes=2 * LARGEST_RECORD,
-    )
 
 
 async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
