@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import pytest
 from tests.helpers.processes import environment
 from tests.helpers.servers import Stack, drop_database, fresh_database
 
+from faregate.runtime.cli.root import PLACES, load
+
 pytestmark = pytest.mark.stack
 
 COMMAND = (sys.executable, "-m", "faregate.runtime")
@@ -31,11 +34,15 @@ class Product:
 
     env: dict[str, str]
 
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """Run a command and give its stdout; its exit code must be `code`."""
-        done = subprocess.run(
+    def ended(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command and give what it printed, and its exit code."""
+        return subprocess.run(
             [*COMMAND, *arguments], env=self.env, capture_output=True, text=True, check=False
         )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a command and give its stdout; its exit code must be `code`."""
+        done = self.ended(*arguments)
         assert done.returncode == code, (
             f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         )
@@ -64,13 +71,7 @@ class Product:
         """Explain an id as soon as the ledger knows it."""
 
         def look() -> Any:
-            done = subprocess.run(
-                [*COMMAND, "explain", identifier, "--json"],
-                env=self.env,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = self.ended("explain", identifier, "--json")
             return json.loads(done.stdout) if done.returncode == 0 else None
 
         return self.until(look)
@@ -153,6 +154,31 @@ def test_a_pipeline_its_usage_and_its_release_are_explained(product: Product) ->
     assert product.json("credits", "balance", "org:rich", "--at", "2020-01-01")["balance"] == 0
 
 
+def test_an_account_that_nobody_has_named_has_zeros_and_no_entries(product: Product) -> None:
+    # Both answer alike: an account comes into being with its first credits, so asking is no fault.
+    zeros = product.json("credits", "balance", "org:nobody")
+    assert [zeros[n] for n in ("balance", "held", "available", "debt", "tier")] == [0] * 4 + [
+        "free"
+    ]
+    assert product.json("credits", "history", "org:nobody") == []
+    assert "org:nobody has no entries" in product.run("credits", "history", "org:nobody")
+
+
+def test_trigger_says_what_it_filled_in_and_leaves_out_what_is_null(product: Product) -> None:
+    own = ("--set", "user_id=cleo", "--set", "org_id=null")
+    done = product.ended("trigger", "PipelineRequestedV1", *own, "--json")
+    data = json.loads(done.stdout)["data"]
+    assert data["user_id"] == "cleo"
+    assert "org_id" not in data
+    assert f"filled in from the example: pipeline_id={data['pipeline_id']}" in done.stderr
+    assert "user_id" not in done.stderr
+    assert "org_id" not in done.stderr
+
+    said = product.ended("trigger", "PipelineRequestedV1", "--set", "user_id=cleo").stderr
+    assert "org_id=lakeside-school" in said
+    assert "--set org_id=null" in said
+
+
 def test_an_unknown_id_exits_1_with_a_hint(product: Product) -> None:
     said = product.json("explain", "never-sent", code=1)
     assert said["error"] == "not_found"
@@ -229,7 +255,7 @@ def test_prices_are_applied_shown_and_explained(product: Product, tmp_path: Path
     assert product.json("prices", "show", "--version", "1")["in_force"] is False
     assert product.json("prices", "show", "--version", "99", code=1)["error"] == "unknown_version"
     file.write_text('{"phases": {"x": {"per": "page", "credits": 1}}}')
-    assert "per must be one of" in product.json("prices", "apply", str(file), code=1)["message"]
+    assert "per must be one of" in product.json("prices", "apply", str(file), code=2)["message"]
 
 
 def test_tail_prints_a_line_for_each_record_and_ends_well_on_ctrl_c(product: Product) -> None:
@@ -296,7 +322,7 @@ def test_doctor_finds_nothing_wrong_then_what_is_missing(product: Product, stack
         assert checks["outbox"]["state"] == "WARN"
         assert "faregate topics apply" in elsewhere.run("doctor", code=1)
         missing = elsewhere.json("trigger", "UsageRecordedV1", code=3)
-        assert "faregate topics apply" in missing["message"]
+        assert missing["fix"] == "run: faregate topics apply"
     finally:
         asyncio.run(drop_database(stack.database, url))
 
@@ -317,3 +343,29 @@ def test_settings_in_force_come_without_the_password(product: Product) -> None:
     rows = {row["name"]: row for row in product.json("settings")}
     assert rows["kafka"]["source"] == "environment FAREGATE_KAFKA"
     assert set(rows["database"]["value"]) == {"*"}
+
+
+_LONG_OR_PLACES = ("stack ", "demo", "serve", "run ", "dlq show", "dlq replay usage.recorded:")
+"""Examples that start servers or processes, or name a dead letter that is not here."""
+
+
+def test_the_examples_in_the_help_run(product: Product, tmp_path: Path) -> None:
+    lines = []
+    for name in PLACES:
+        command = load(name)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            lines += [line.strip() for line in (one.epilog or "").splitlines()[1:]]
+    program = f'faregate() {{ {shlex.join(COMMAND)} "$@"; }}'
+    for line in dict.fromkeys(lines):
+        what = line.removeprefix("faregate ")
+        if what.startswith(_LONG_OR_PLACES) or "and Ctrl-C" in line:
+            continue
+
+        def runs(line: str = line) -> bool:
+            """Run it until it does: what is to be explained may not have been read yet."""
+            done = subprocess.run(
+                ["bash", "-c", f"{program}\n{line}"], env=product.env, cwd=tmp_path, check=False
+            )
+            return done.returncode == 0
+
+        product.until(runs)

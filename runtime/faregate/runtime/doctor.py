@@ -19,7 +19,7 @@ from typing import Literal
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from faregate.consumers.kafka import Cluster
 from faregate.consumers.lag import lag_of
@@ -29,9 +29,11 @@ from faregate.ledger import migrate
 from faregate.ledger.database import TRANSIENT, make_pool
 from faregate.ledger.queries import SQL
 from faregate.ledger.verify import check_triggers
-from faregate.runtime import stack
+from faregate.runtime import away, stack
 from faregate.runtime.processes import CONSUMERS
+from faregate.runtime.servers import Server
 from faregate.runtime.settings import Settings
+from faregate.runtime.wording import counted
 
 State = Literal["OK", "WARN", "FAIL"]
 
@@ -88,14 +90,15 @@ def _disk(settings: Settings) -> Check:
     return Check("disk", state, f"{free / 1e9:,.1f} GB free for {place}", fix)
 
 
-async def check_database(url: str) -> list[Check]:
+async def check_database(settings: Settings, url: str) -> list[Check]:
     """Look at the database: reachable, migrated, guarded, its clock, and what waits in it."""
     try:
         connection = await asyncpg.connect(url, timeout=10)
     except (*TRANSIENT, asyncpg.PostgresError) as error:
-        why = f"{type(error).__name__}: {error}"
-        fix = "faregate stack up, or set FAREGATE_DATABASE to a server that answers"
-        return [Check("database", "FAIL", why, fix, missing=True)]
+        if isinstance(error, asyncpg.InvalidCatalogNameError):
+            fix = "create that database, or correct FAREGATE_DATABASE; then: faregate migrate"
+            return [Check("database", "FAIL", str(error), fix, missing=True)]
+        return [_away(settings, "PostgreSQL", error)]
     try:
         version = await connection.fetchval("SHOW server_version")
         checks = [Check("database", "OK", f"PostgreSQL {version.split()[0]}")]
@@ -104,6 +107,13 @@ async def check_database(url: str) -> list[Check]:
     finally:
         await connection.close()
     return checks if migrations.state == "FAIL" else checks + await _as_application(url)
+
+
+def _away(settings: Settings, server: Server, error: BaseException) -> Check:
+    """Say in the same words as every command which server does not answer, and the fix."""
+    why, fix = away.message(settings, server, error), away.fix(settings, server, error)
+    fix = fix.replace("; if it stays so, find out with: faregate doctor", "")
+    return Check("database" if server == "PostgreSQL" else "kafka", "FAIL", why, fix, missing=True)
 
 
 async def _clock(connection: asyncpg.Connection) -> Check:
@@ -126,10 +136,17 @@ async def _migrations(connection: asyncpg.Connection) -> Check:
     if missing:
         return Check("migrations", "FAIL", f"missing: {', '.join(missing)}", "faregate migrate")
     if newer := sorted(applied.keys() - known.keys()):
-        return Check("migrations", "FAIL", f"{newer[0]} is newer", "upgrade Faregate")
+        return Check(
+            "migrations", "FAIL", f"{newer[0]} is newer than this version", "upgrade Faregate"
+        )
     changed = [name for name, checksum in known.items() if applied[name] != checksum]
     if changed:
-        return Check("migrations", "FAIL", f"{changed[0]} was changed", "restore that file")
+        return Check(
+            "migrations",
+            "FAIL",
+            f"{changed[0]} was changed after it was applied",
+            "restore that file",
+        )
     return Check("migrations", "OK", f"{len(known)} applied, none missing")
 
 
@@ -163,7 +180,8 @@ async def _guards(connection: asyncpg.Connection) -> Check:
 async def _outbox(connection: asyncpg.Connection) -> Check:
     waiting = await connection.fetchval(SQL["doctor_outbox"])
     running = await connection.fetchval(SQL["doctor_relay"])
-    detail = f"{waiting:,} transactions wait, relay {'running' if running else 'not running'}"
+    waits = counted(waiting, "transaction waits", "transactions wait")
+    detail = f"{waits}, relay {'running' if running else 'not running'}"
     if not running:
         state: State = "FAIL" if waiting else "WARN"
         return Check("outbox", state, detail, "faregate run relay (or: faregate serve)")
@@ -172,20 +190,18 @@ async def _outbox(connection: asyncpg.Connection) -> Check:
     return Check("outbox", "OK", detail)
 
 
-async def check_kafka(cluster: Cluster, database: str | None) -> list[Check]:
+async def check_kafka(settings: Settings, cluster: Cluster, database: str | None) -> list[Check]:
     """Look at Kafka: reachable, its topics, and how far the consumers are behind."""
     admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap, request_timeout_ms=10_000)
     try:
         await admin.start()
         brokers = len((await admin.describe_cluster())["brokers"])
-        checks = [Check("kafka", "OK", f"{brokers} broker{'' if brokers == 1 else 's'}")]
+        checks = [Check("kafka", "OK", counted(brokers, "broker"))]
         topics = await _topics(admin, cluster)
         checks += topics
         members = {name: await _members(admin, cluster.group(name)) for name in CONSUMERS}
     except (KafkaError, OSError, TimeoutError) as error:
-        why = f"{cluster.bootstrap}: {error or type(error).__name__}"
-        fix = "faregate stack up, or set FAREGATE_KAFKA to brokers that answer"
-        return [Check("kafka", "FAIL", why, fix, missing=True)]
+        return [_away(settings, "Kafka", error)]
     finally:
         await admin.close()
     if database is None or any(c.state == "FAIL" for c in topics):
@@ -205,7 +221,7 @@ async def _topics(admin: AIOKafkaAdminClient, cluster: Cluster) -> list[Check]:
         checks.append(Check("topics", state, f"{name}: {wrong}", _alter(name, wrong)))
     requests, progress = cluster.topic("pipeline.requests"), cluster.topic("pipeline.progress")
     if present[requests] != present[progress]:
-        detail = f"{requests} has {present[requests]} partitions, {progress} {present[progress]}"
+        detail = f"{requests} has {counted(present[requests], 'partition')}, {progress} {present[progress]}"
         fix = "give both the same: a decision must see what was completed before it"
         checks.append(Check("topics", "FAIL", detail, fix))
     return checks or [Check("topics", "OK", f"{len(wanted)} present and as they should be")]
@@ -243,7 +259,11 @@ def _alter(name: str, wrong: str) -> str:
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
     # One group at a time: aiokafka 0.14 misreads the second of an answer about several.
-    for response in await admin.describe_consumer_groups([group]):
+    try:
+        described = await admin.describe_consumer_groups([group])
+    except GroupCoordinatorNotAvailableError:  # a new Kafka: no group has been there yet
+        return 0
+    for response in described:
         for _code, _name, state, _type, _protocol, members in response.groups:
             return len(members) if state != "Dead" else 0
     return 0
@@ -264,7 +284,7 @@ async def _consumers(cluster: Cluster, database: str, members: Mapping[str, int]
 
 
 def _consumer(name: str, lag: int, members: int) -> Check:
-    detail = f"{lag:,} records to read, {members} running"
+    detail = f"{counted(lag, 'record')} to read, {members} running"
     if members == 0:
         fix = f"faregate run {name} (or: faregate serve)"
         return Check(name, "FAIL" if lag else "WARN", detail, fix)

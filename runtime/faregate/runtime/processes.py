@@ -28,7 +28,7 @@ from faregate.consumers.watchdog import Watchdog
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import check_triggers
-from faregate.runtime.servers import ServerMissing, Servers
+from faregate.runtime.servers import Servers, no_topic
 from faregate.runtime.settings import Settings
 
 log = structlog.get_logger("faregate.process")
@@ -160,5 +160,5 @@ async def _described(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
     described = await describe_all(cluster.bootstrap, topics)
     missing = [t for t in topics if t not in described.ids]
     if missing:
-        raise ServerMissing(f"no topic {', '.join(missing)}: run `faregate topics apply` first")
+        raise no_topic(*missing)
     return described

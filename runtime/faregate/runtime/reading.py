@@ -13,6 +13,7 @@ from faregate.events.amounts import format_credits, to_credits
 from faregate.ledger.core import Book, Books, PhasePrice, parse_book
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
+from faregate.runtime.wording import counted, in_credits
 
 _NEWEST = 2**62
 _COPIED = (
@@ -51,11 +52,11 @@ async def account(store: Store, subject: str, at: datetime | None = None) -> dic
 
 async def history(
     store: Store, subject: str, limit: int, before: int | None = None
-) -> list[dict[str, Any]] | None:
-    """List an account's entries, newest first; None when there is no such account."""
+) -> list[dict[str, Any]]:
+    """List an account's entries, newest first; an account that nobody has named yet has none."""
     account_id = await store.names.find(subject)
     if account_id is None:
-        return None
+        return []
     rows = await store.pool.fetch(SQL["history"], account_id, before or _NEWEST, limit)
     return await entries(store, rows)
 
@@ -140,9 +141,9 @@ def priced_phase(name: str, price: PhasePrice | None, items: int) -> dict[str, A
         return {"phase": name, **missing, "how": f"{name}: has no price"}
     units = price.units_for(items)
     total = price.micro * units
-    counted = {
-        "item": f"{units:,} items",
-        "pair": f"{items:,} items = {units:,} pairs",
+    over = {
+        "item": counted(units, "item"),
+        "pair": f"{counted(items, 'item')} = {counted(units, 'pair')}",
         "flat": "once",
     }[price.per]
     return {
@@ -151,5 +152,5 @@ def priced_phase(name: str, price: PhasePrice | None, items: int) -> dict[str, A
         "units": units,
         "credits": to_credits(price.micro),
         "required_credits": to_credits(total),
-        "how": f"{name}: {counted} x {format_credits(price.micro)} = {format_credits(total)} credits",
+        "how": f"{name}: {over} x {format_credits(price.micro)} = {in_credits(total)}",
     }

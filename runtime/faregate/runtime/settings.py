@@ -7,6 +7,7 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -14,12 +15,18 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from faregate.consumers.kafka import Cluster
 from faregate.events.amounts import parse_credits
 from faregate.ledger.core import Rules
+from faregate.runtime.wording import meant
 
+PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
 
 
 class SettingsError(Exception):
     """A setting that cannot be used; the message names it and says what it may be."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 class Settings(BaseSettings):
@@ -105,20 +112,75 @@ def load() -> Settings:
     try:
         return Settings(**_from_file())
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        wrong = error.errors()
+        names = " and ".join(dict.fromkeys(label(str(e["loc"][0])) for e in wrong))
         raise SettingsError(
-            f"settings (FAREGATE_* or the TOML file): {'; '.join(wrong)}"
+            "; ".join(map(_wrong, wrong)), f"correct {names}, or take that out for the default"
         ) from error
+
+
+def origins() -> dict[str, str]:
+    """Say for each setting that is not a default where it was found. Call it before `load`."""
+    found: dict[str, str] = {}
+    file = os.environ.get(CONFIG_ENVIRONMENT)
+    if file and Path(file).is_file():
+        try:
+            found.update(dict.fromkeys(tomllib.loads(Path(file).read_text()), f"file {file}"))
+        except (ValueError, OSError):  # `load` says what is wrong with it
+            found = {}
+    names = {name.upper() for name in os.environ}
+    for field in Settings.model_fields:
+        variable = PREFIX + field.upper()
+        if f"{variable}_FILE" in names:
+            found[field] = f"environment {variable}_FILE"
+        if variable in names:
+            found[field] = f"environment {variable}"
+    return found
+
+
+def without_password(url: str) -> str:
+    """Give a database URL for the eyes of people: `stack status --json` has the whole of it."""
+    parts = urlsplit(url)
+    login, at, place = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    if not colon and not parts.query:
+        return url
+    return urlunsplit(
+        parts._replace(netloc=f"{user}{':***' if colon else ''}{at}{place}", query="")
+    )
+
+
+def label(name: str) -> str:
+    """Name a setting as it was written: the variable, or the key in the TOML file."""
+    origin = origins().get(name, "")
+    return f"{name} in {origin}" if origin.startswith("file ") else PREFIX + name.upper()
+
+
+def _wrong(error: Any) -> str:
+    name = str(error["loc"][0])
+    where = label(name)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting{meant(name, Settings.model_fields)}"
+    shown = "" if name == "database" else f" is {str(error['input'])!r}"  # a URL has a password
+    return f"{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _from_file() -> dict[str, Any]:
     name = os.environ.get(CONFIG_ENVIRONMENT)
     if not name:
         return {}
+    fix = f"correct that file, or {CONFIG_ENVIRONMENT}, which names it"
     try:
         return tomllib.loads(Path(name).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{CONFIG_ENVIRONMENT}={name}: {error}") from error
+    except OSError as error:
+        raise _unreadable(CONFIG_ENVIRONMENT, name, error) from error
+    except ValueError as error:
+        raise SettingsError(f"{CONFIG_ENVIRONMENT}={name} is not TOML: {error}", fix) from error
+
+
+def _unreadable(variable: str, path: str, error: OSError) -> SettingsError:
+    fix = f"name a file that can be read in {variable}, or unset it"
+    return SettingsError(f"{variable}={path} cannot be read: {error.strerror}", fix)
 
 
 def _secrets_from_files() -> None:
@@ -129,4 +191,4 @@ def _secrets_from_files() -> None:
             try:
                 os.environ[name] = Path(path).read_text().strip()
             except OSError as error:
-                raise SettingsError(f"{name}_FILE={path}: {error}") from error
+                raise _unreadable(f"{name}_FILE", path, error) from error

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from faregate.consumers.kafka import Cluster, make_reader
 from faregate.consumers.topic_ids import describe
 from faregate.events import InvalidRecord, all_topics, decode
-from faregate.runtime.servers import ServerMissing
+from faregate.runtime.servers import no_topic
 
 ALIASES = {"denials": "pipeline.denied", "usage": "usage.recorded"}
 NAMES = tuple(topic.name for topic in all_topics())
@@ -61,7 +61,7 @@ async def follow(
 async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
     described = await describe(cluster.bootstrap, [topic])
     if topic not in described.partitions:
-        raise ServerMissing(f"there is no topic {topic}: run `faregate topics apply`")
+        raise no_topic(topic)
     return [TopicPartition(topic, number) for number in range(described.partitions[topic])]
 
 

@@ -11,6 +11,7 @@ from faregate.events import EVENT_TYPES, INPUT_TOPICS, TOPICS, EventData, Invali
 from faregate.events.envelope import Event
 from faregate.events.examples import examples
 from faregate.events.publisher import new_event_id
+from faregate.runtime.wording import meant
 
 SOURCE = "faregate/trigger"
 INBOUND = tuple(type_ for name in INPUT_TOPICS for type_ in TOPICS[name].types)
@@ -44,7 +45,8 @@ def example(event_type: str, changes: Mapping[str, str]) -> EventData:
     properties = model.model_json_schema()["properties"]
     for name, text in changes.items():
         if name not in properties:
-            raise BadField(f"{event_type} has no field {name!r}; it has: {', '.join(properties)}")
+            known = f"it has: {', '.join(properties)}{meant(name, properties)}"
+            raise BadField(f"{event_type} has no field {name!r}; {known}")
         data[name] = _value(text, properties[name])
     if "model" in changes and "phase" not in changes:
         data = {"input_tokens": 1000, "output_tokens": 500} | _without(data, ("phase", "units"))

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from faregate.runtime import servers
 from faregate.runtime.cli import app, run_cli
 from faregate.runtime.cli.root import PLACES, load
-from faregate.runtime.cli.stack import without_password
+from faregate.runtime.settings import load as load_settings
+from faregate.runtime.settings import without_password
+from faregate.runtime.stack import StackInfo
+from faregate.runtime.wording import counted, in_credits, meant
 
 NOWHERE = "127.0.0.1:1"
 
@@ -80,6 +84,12 @@ def test_reading_a_balance_needs_no_logs_and_no_consumers() -> None:
         (["trigger", "UsageRecorded", "--set", "unit=1"], "it has: usage_id"),
         (["trigger", "UsageRecorded", "--set", "units=0"], "data.units"),
         (["trigger", "UsageRecordedV2"], "did you mean UsageRecordedV1"),
+        (["trigger", "UsageRecorded", "--set", "unit=1"], "did you mean units?"),
+        (["trigger", "UsageRecorded", "--set", "user_id=null"], "data.user_id"),
+        (["credits", "grant", "org:acme", "1", "--kind", "bonuss"], "did you mean bonus?"),
+        (["credits", "grant", "org:acme", "1", "--knd", "bonus"], "No such option: --knd"),
+        (["dlq", "list", "usage.recoded"], "did you mean usage.recorded?"),
+        (["tail", "denails"], "did you mean denials?"),
         (["dlq", "show", "usage.recorded", "x", "1"], "names no dead letter"),
         (["dlq", "show", "credits.ledger:0:1"], "has no dead letters"),
         (["dlq", "replay"], "--all TOPIC"),
@@ -99,9 +109,10 @@ def test_wrong_usage_exits_2_and_says_what_to_write(
     assert said in plain.err
     if "tail" not in arguments and "run" not in arguments:
         assert run_cli([*arguments, "--json"]) == 2
-        said_again = capsys.readouterr()
-        assert said in json.loads(said_again.out)["message"]
-        assert json.loads(said_again.out)["error"] == "usage"
+        said_again = json.loads(capsys.readouterr().out)
+        assert said in said_again["message"]
+        assert said_again["error"] == "usage"
+        assert said_again["fix"].startswith(("faregate ", "see a whole book"))
 
 
 @pytest.mark.parametrize(
@@ -111,14 +122,20 @@ def test_wrong_usage_exits_2_and_says_what_to_write(
         ("broken.json", "{", "is not JSON"),
         ("list.json", "[]", "must hold one object"),
         ("empty.toml", "", "has no phases"),
+        ("s.toml", '[phase]\nx = {per = "item", credits = 1}', "did you mean 'phases'"),
+        ("k.toml", '[phases]\nx = {pre = "item", credits = 1}', "did you mean 'per'"),
+        ("v.toml", '[phases]\nx = {per = "page", credits = 1}', "per must be one of"),
     ],
 )
 def test_a_price_file_that_cannot_be_read_exits_2(
     name: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_text(text)
-    assert run_cli(["prices", "apply", str(tmp_path / name)]) == 2
-    assert said in capsys.readouterr().err
+    assert run_cli(["prices", "apply", str(tmp_path / name), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert said in answer["message"]
+    assert str(tmp_path / name) in answer["message"]
+    assert "faregate prices show" in answer["fix"]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +158,11 @@ def test_without_servers_a_command_exits_3_and_names_the_way_out(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli([*arguments, "--json"]) == 3
-    said = capsys.readouterr()
-    assert "faregate stack up" in said.out
-    json.loads(said.out)
+    answer = json.loads(capsys.readouterr().out)
+    if arguments == ["doctor"]:
+        (answer,) = ({**c, "message": c["detail"]} for c in answer["checks"] if c["missing"])
+    assert "faregate stack up" in answer["fix"]
+    assert "not set, and the embedded stack in " in answer["message"]
 
 
 @pytest.mark.usefixtures("away")
@@ -151,8 +170,16 @@ def test_without_servers_a_command_exits_3_and_names_the_way_out(
     "arguments",
     [
         ["credits", "balance", "org:acme"],
+        ["credits", "set", "org:acme", "5"],
+        ["prices", "show"],
+        ["explain", "run-1"],
+        ["migrate"],
+        ["health", "relay"],
+        ["run", "relay"],
+        ["serve"],
         ["verify", "--without-checkpoints"],
         ["dlq", "list"],
+        ["topics", "apply"],
         ["tail", "usage", "--timeout", "1"],
         ["trigger", "UsageRecordedV1"],
         ["doctor"],
@@ -165,7 +192,21 @@ def test_servers_that_do_not_answer_exit_3_and_no_password_is_printed(
     assert run_cli([*arguments, "--json"]) == 3
     said = capsys.readouterr()
     assert "hush" not in said.out + said.err
-    assert "faregate doctor" in said.out or "faregate stack up" in said.out
+    answer = json.loads(said.out)
+    away = [c | {"message": c["detail"]} for c in answer.get("checks", ()) if c["missing"]]
+    for fault in away or [answer]:
+        of_kafka = (
+            arguments[0] in {"dlq", "topics", "tail", "trigger"} or fault.get("name") == "kafka"
+        )
+        name = "FAREGATE_KAFKA" if of_kafka else "FAREGATE_DATABASE"
+        assert (
+            f"cannot be reached at {'' if of_kafka else 'postgresql://app:***@'}"
+            in fault["message"]
+        )
+        assert NOWHERE in fault["message"]
+        assert f"({name})" in fault["message"]
+        assert name in fault["fix"]
+        assert "faregate stack up" in fault["fix"]
 
 
 def test_settings_say_where_each_comes_from_and_mask_secrets(
@@ -200,10 +241,88 @@ def test_a_setting_that_cannot_be_used_exits_2(
 ) -> None:
     monkeypatch.setenv("FAREGATE_PROVISIONING", "sometimes")
     assert run_cli(["settings", "--json"]) == 2
-    assert "provisioning" in json.loads(capsys.readouterr().out)["message"]
+    answer = json.loads(capsys.readouterr().out)
+    assert "FAREGATE_PROVISIONING is 'sometimes'" in answer["message"]
+    # `faregate settings` fails in the same way, so it must not be the advice.
+    assert answer["fix"] == "correct FAREGATE_PROVISIONING, or take that out for the default"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('provisionning = "auto"', "did you mean provisioning?"),
+        ("hold_ttl_s = 0", "hold_ttl_s in file "),
+        ('database = "mysql://app:hush@db"', "must be a URL that begins with postgresql://"),
+        ("kafka = [", "is not TOML"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used_is_named(
+    text: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "faregate.toml"
+    file.write_text(text)
+    monkeypatch.setenv("FAREGATE_CONFIG", str(file))
+    assert run_cli(["credits", "balance", "org:acme", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert said in answer["message"]
+    assert str(file) in answer["message"]
+    assert "hush" not in answer["message"]
+    assert answer["fix"]
+
+
+def test_a_server_named_in_the_file_is_called_as_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.toml").write_text(f'kafka = "{NOWHERE}"')
+    monkeypatch.setenv("FAREGATE_CONFIG", str(tmp_path / "f.toml"))
+    assert run_cli(["dlq", "list"]) == 3
+    assert f"(kafka in file {tmp_path / 'f.toml'})" in capsys.readouterr().err
+
+
+def test_an_embedded_server_that_has_ended_is_named_with_its_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = {name: tmp_path / f"{name}.log" for name in ("kafka", "postgres")}
+    url = "postgresql://app:hush@h/d"
+    half = StackInfo(
+        kafka="h:1",
+        database=url,
+        home=tmp_path,
+        ephemeral=False,
+        kafka_pid=1,
+        postgres_pid=2,
+        kafka_alive=False,
+        postgres_alive=True,
+        logs=logs,
+    )
+    monkeypatch.setattr("faregate.runtime.stack.status", lambda _home: half)
+    assert run_cli(["dlq", "list", "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert f"has ended is: Kafka, see {logs['kafka']}" in answer["message"]
+    assert "faregate stack up" in answer["fix"]
+    assert servers.database(load_settings()) == url
+
+
+def test_numbers_have_their_noun() -> None:
+    assert [counted(n, "event") for n in (0, 1, 2, 1234)] == [
+        "0 events",
+        "1 event",
+        "2 events",
+        "1,234 events",
+    ]
+    assert counted(1, "entry", "entries") == "1 entry"
+    assert counted(2, "entry", "entries") == "2 entries"
+    assert [in_credits(n) for n in (1_000_000, 250_000)] == ["1 credit", "0.25 credits"]
+    assert (meant("phase", ["phases"]), meant("x", ["phases"])) == ("; did you mean phases?", "")
 
 
 def test_a_database_is_shown_without_its_password() -> None:
     assert without_password("postgresql://a:b@h:5/d?x=1") == "postgresql://a:***@h:5/d"
     assert without_password("postgresql://h/d") == "postgresql://h/d"
+    assert without_password("postgresql://h/d?password=b") == "postgresql://h/d"
+    assert without_password("postgresql://a:b@h:5,i:6/d") == "postgresql://a:***@h:5,i:6/d"
     assert without_password("127.0.0.1:9092") == "127.0.0.1:9092"

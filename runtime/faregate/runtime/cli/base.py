@@ -26,6 +26,7 @@ from faregate.ledger.store import Store, open_store
 from faregate.runtime import servers
 from faregate.runtime.cli.exits import MISSING, NO, USAGE, BadUsage, Refused
 from faregate.runtime.settings import Settings, load
+from faregate.runtime.wording import counted, meant
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
@@ -37,9 +38,10 @@ out = Console(
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def new_app(help_text: str) -> typer.Typer:
-    """Make the typer application of a module of commands."""
-    return typer.Typer(help=help_text, no_args_is_help=True)
+def new_app(help_text: str, *lines: str) -> typer.Typer:
+    """Make the typer application of a module of commands; `lines` are examples of a group."""
+    epilog = examples(*lines) if lines else None
+    return typer.Typer(help=help_text, no_args_is_help=True, epilog=epilog)
 
 
 def examples(*lines: str) -> str:
@@ -109,18 +111,11 @@ def time_argument(text: str | None, option: str) -> datetime | None:
         raise BadUsage(f"{option} {text!r} is not a time: write {example}") from None
 
 
-def database_url(settings: Settings) -> str:
-    """Give the database in force, also where no Kafka is. Raises ServerMissing."""
-    if settings.database is not None:
-        return settings.database.get_secret_value()
-    return servers.find(settings).database
-
-
 @asynccontextmanager
 async def ledger(name: str = "cli") -> AsyncIterator[tuple[Store, Settings]]:
     """Open the ledger in force for one command; Kafka is not needed."""
     settings = load()
-    pool = await make_pool(database_url(settings), name=name)
+    pool = await make_pool(servers.database(settings), name=name)
     try:
         yield (
             await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries),
@@ -148,10 +143,11 @@ __all__ = [
     "JsonOption",
     "Refused",
     "amount_argument",
-    "database_url",
+    "counted",
     "err",
     "examples",
     "ledger",
+    "meant",
     "moment",
     "new_app",
     "out",

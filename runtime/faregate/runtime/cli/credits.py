@@ -12,10 +12,10 @@ from faregate.runtime import reading
 from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
-    Refused,
     amount_argument,
     examples,
     ledger,
+    meant,
     moment,
     new_app,
     out,
@@ -27,15 +27,23 @@ from faregate.runtime.cli.base import (
 )
 from faregate.runtime.writing import grant, set_balance
 
-app = new_app("Grant credits and read the ledger.")
+app = new_app(
+    "Grant credits and read the ledger.",
+    "faregate credits set org:acme 10000",
+    "faregate credits balance org:acme",
+)
 
-Subject = Annotated[str, typer.Argument(help="org:<id> or user:<id>")]
-Amount = Annotated[str, typer.Argument(help="Credits, at most 6 decimals.")]
+Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="org:<id> or user:<id>")]
+_CREDITS = "Credits, at most 6 decimals."
+Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help=_CREDITS)]
+Target = Annotated[str, typer.Argument(metavar="BALANCE", help=_CREDITS)]
 KeyOption = Annotated[
     str | None,
     typer.Option("--idempotency-key", help="The same key and amount happen once."),
 ]
 
+
+KINDS = ("purchase", "bonus")
 
 NEGATIVE = {"ignore_unknown_options": True}
 """So that -5 is read as an amount, and refused as one."""
@@ -45,9 +53,9 @@ NEGATIVE = {"ignore_unknown_options": True}
     "set", context_settings=NEGATIVE, epilog=examples("faregate credits set org:acme 10000")
 )
 def set_(
-    subject: Subject, balance: Amount, key: KeyOption = None, *, as_json: JsonOption = False
+    subject: Subject, balance: Target, key: KeyOption = None, *, as_json: JsonOption = False
 ) -> None:
-    """Leave `balance` and no debt, as one adjustment; refused below what is held."""
+    """Leave BALANCE and no debt, as one adjustment; refused below what is held."""
     target = amount_argument(balance, allow_zero=True)
     run_async(_set(subject_argument(subject), target, key or str(uuid4()), as_json=as_json))
 
@@ -73,8 +81,8 @@ def grant_(
     as_json: JsonOption = False,
 ) -> None:
     """Add credits. Debt takes its part first."""
-    if kind not in {"purchase", "bonus"}:
-        raise BadUsage("--kind must be purchase or bonus")
+    if kind not in KINDS:
+        raise BadUsage(f"--kind must be purchase or bonus, not {kind!r}{meant(kind, KINDS)}")
     micro = amount_argument(amount)
     run_async(_grant(subject_argument(subject), kind, micro, key or str(uuid4()), as_json=as_json))
 
@@ -120,10 +128,15 @@ def _amount(value: float) -> str:
     return f"{value:,}"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "faregate credits history org:acme",
+        "faregate credits history org:acme --limit 20 --before 100 --json",
+    )
+)
 def history(
     subject: Subject,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
     before: Annotated[int | None, typer.Option(help="Entries before this sequence.")] = None,
     *,
     as_json: JsonOption = False,
@@ -135,14 +148,14 @@ def history(
 async def _history(subject: str, limit: int, before: int | None, *, as_json: bool) -> None:
     async with ledger() as (store, _):
         entries = await reading.history(store, subject, limit, before)
-    if entries is None:
-        raise Refused(
-            "account_not_found", f"no account {subject}: nobody has granted or used credits"
-        )
-    show(entries, as_json=as_json, render=lambda: _render_history(entries))
+    show(entries, as_json=as_json, render=lambda: _render_history(subject, entries, before))
 
 
-def _render_history(entries: list[dict[str, Any]]) -> None:
+def _render_history(subject: str, entries: list[dict[str, Any]], before: int | None) -> None:
+    if not entries:
+        why = f" before sequence {before}" if before else ": nobody has granted or used its credits"
+        out.print(f"{subject} has no entries{why}", markup=False)
+        return
     numbers = ("seq", "amount", "held", "debt", "balance")
     shown = table(("seq", "at", "kind", "amount", "held", "debt", "balance", "what"), right=numbers)
     for e in entries:

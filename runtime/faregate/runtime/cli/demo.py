@@ -18,9 +18,11 @@ app = new_app("The demo.")
 @app.command(epilog=examples("faregate demo", "faregate demo --keep"))
 def demo(
     *,
-    keep: Annotated[bool, typer.Option(help="Leave everything running afterwards.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running afterwards.")
+    ] = False,
     external: Annotated[
-        bool, typer.Option(help="The processes run elsewhere, e.g. in containers.")
+        bool, typer.Option("--external", help="The processes run elsewhere, e.g. in containers.")
     ] = False,
     kill_command: Annotated[
         str | None, typer.Option(help="With --external: what SIGKILLs deduction.")

@@ -26,7 +26,9 @@ from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
     Refused,
+    counted,
     examples,
+    meant,
     moment,
     new_app,
     out,
@@ -37,7 +39,11 @@ from faregate.runtime.cli.base import (
 from faregate.runtime.settings import load
 from faregate.runtime.tail import text_of
 
-app = new_app("Dead letters: records that can never be processed, their bytes untouched.")
+app = new_app(
+    "Dead letters: records that can never be processed, their bytes untouched.",
+    "faregate dlq list",
+    "faregate dlq replay --all usage.recorded",
+)
 
 Place = Annotated[
     list[str], typer.Argument(metavar="ID | TOPIC PARTITION OFFSET", help="As `dlq list` names it.")
@@ -50,7 +56,7 @@ _PLACE_WORDS = 3
 
 def _cluster() -> Cluster:
     settings = load()
-    return settings.cluster(servers.find(settings).kafka)
+    return settings.cluster(servers.kafka(settings))
 
 
 def _topic(text: str) -> str:
@@ -59,7 +65,8 @@ def _topic(text: str) -> str:
     if name not in INPUT_TOPICS:
         name = name.removeprefix(load().topic_prefix)
     if name not in INPUT_TOPICS:
-        raise BadUsage(f"{text!r} has no dead letters: take one of {', '.join(INPUT_TOPICS)}")
+        known = f"take one of {', '.join(INPUT_TOPICS)}{meant(name, INPUT_TOPICS)}"
+        raise BadUsage(f"{text!r} has no dead letters: {known}")
     return name
 
 
@@ -77,7 +84,9 @@ def _place(words: list[str]) -> tuple[str, int, int]:
 @app.command("list", epilog=examples("faregate dlq list", "faregate dlq list usage.recorded"))
 def list_(
     topic: TopicArgument = None,
-    error: Annotated[str | None, typer.Option(help="Only those with this error.")] = None,
+    error: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Only those with this error.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 200,
     *,
     as_json: JsonOption = False,
@@ -135,7 +144,14 @@ def _render_list(shown: list[Letter], total: int) -> None:
     )
 
 
-@app.command("show", epilog=examples("faregate dlq show usage.recorded:0:17"))
+@app.command(
+    "show",
+    epilog=examples(
+        "faregate dlq list  # names the ids",
+        "faregate dlq show usage.recorded:0:17",
+        "faregate dlq show usage.recorded 0 17 --json",
+    ),
+)
 def show_(place: Place, *, as_json: JsonOption = False) -> None:
     """Show one dead letter: its bytes, key and headers, and what was wrong."""
     run_async(_show(*_place(place), as_json=as_json))
@@ -167,7 +183,7 @@ def _event(letter: Letter) -> dict[str, Any] | None:
 
 
 def _render(value: dict[str, Any]) -> None:
-    tried = f"{value['attempts']} time{'' if value['attempts'] == 1 else 's'}"
+    tried = counted(value["attempts"], "time")
     since = moment(_time(value["first_seen"])) or "?"
     out.print(f"{value['error']}: {value['message']}", style="bold", markup=False)
     out.print(f"tried       {tried}, first failed {since}", markup=False)
@@ -182,7 +198,7 @@ def _render(value: dict[str, Any]) -> None:
         out.print(f"event       {event['type']} {event['id']} from {event['source']}", markup=False)
         out.print(json.dumps(event["data"], indent=2, ensure_ascii=False), markup=False)
     else:
-        out.print(f"{value['bytes']:,} bytes that are no event:", markup=False)
+        out.print(f"{counted(value['bytes'], 'byte')} that are no event:", markup=False)
         out.print((value["value"] or "")[:_SHOWN_CHARS], markup=False)
     out.print(f"\nTry it again once the cause is gone: faregate dlq replay {value['id']}")
 
@@ -200,7 +216,7 @@ def _time(text: str | None) -> datetime | None:
 @app.command(
     "replay",
     epilog=examples(
-        "faregate dlq replay usage.recorded:0:17",
+        "faregate dlq replay usage.recorded:0:17  # an id of `faregate dlq list`",
         "faregate dlq replay --all usage.recorded",
         "faregate dlq replay --all usage.recorded --error payer_mismatch",
     ),
@@ -208,9 +224,7 @@ def _time(text: str | None) -> datetime | None:
 def replay_(
     place: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[ID | TOPIC PARTITION OFFSET]", help="One, as `dlq list` names it."
-        ),
+        typer.Argument(metavar="ID | TOPIC PARTITION OFFSET", help="One, as `dlq list` names it."),
     ] = None,
     all_of: Annotated[
         str | None, typer.Option("--all", metavar="TOPIC", help="All of a topic's.")
@@ -261,5 +275,5 @@ def _render_replayed(done: list[Replayed]) -> None:
         out.print("nothing to replay")
         return
     for topic, count in Counter(r.topic for r in done).items():
-        out.print(f"{count:,} published again to {topic}", markup=False)
+        out.print(f"{counted(count, 'record')} published again to {topic}", markup=False)
     out.print("They stay in the dead letter queue. What fails again is listed there once more.")

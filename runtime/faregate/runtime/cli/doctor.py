@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import typer
 
 from faregate.runtime import doctor as examination
 from faregate.runtime import servers
-from faregate.runtime.cli.base import MISSING, NO, JsonOption, new_app, out, run_async, show, table
+from faregate.runtime.cli.base import (
+    MISSING,
+    NO,
+    JsonOption,
+    counted,
+    examples,
+    new_app,
+    out,
+    run_async,
+    show,
+    table,
+)
 from faregate.runtime.cli.settings import unknown_variables
 from faregate.runtime.doctor import Check
 from faregate.runtime.servers import ServerMissing, Servers
@@ -20,7 +32,7 @@ app = new_app("Doctor.")
 _STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 
-@app.command()
+@app.command(epilog=examples("faregate doctor", "faregate doctor --json"))
 def doctor(*, as_json: JsonOption = False) -> None:
     """Say what is missing or wrong, and the fix. It looks, and changes nothing.
 
@@ -44,7 +56,7 @@ def _variables() -> list[Check]:
     unknown = unknown_variables()
     if not unknown:
         return [Check("settings", "OK", "every FAREGATE_ variable is a setting")]
-    fix = "correct the name: faregate settings lists them all"
+    fix = "correct the name (faregate settings lists them all) or unset it"
     return [Check("settings", "WARN", f"no such setting: {', '.join(unknown)}", fix)]
 
 
@@ -52,28 +64,30 @@ async def _servers(settings: Settings) -> list[Check]:
     try:
         found = servers.find(settings)
     except (ServerMissing, StackError) as error:
-        return await _what_is_named(settings, error)
+        return await _what_is_there(settings, error)
     return await _look(settings, found)
 
 
-async def _what_is_named(settings: Settings, error: Exception) -> list[Check]:
-    """Look at the one server that a setting names, when the other is missing."""
-    checks = [Check("stack", "FAIL", str(error), "faregate stack up", missing=True)]
-    if settings.database is not None:
-        checks += await examination.check_database(settings.database.get_secret_value())
-    if settings.kafka is not None:
-        cluster = settings.cluster(settings.kafka)
-        checks += await examination.check_kafka(cluster, None)
+async def _what_is_there(settings: Settings, error: ServerMissing | StackError) -> list[Check]:
+    """Look at the one server that is there, when the other is missing."""
+    checks = [
+        Check("servers", "FAIL", getattr(error, "message", str(error)), error.fix, missing=True)
+    ]
+    with suppress(ServerMissing, StackError):
+        checks += await examination.check_database(settings, servers.database(settings))
+    with suppress(ServerMissing, StackError):
+        cluster = settings.cluster(servers.kafka(settings))
+        checks += await examination.check_kafka(settings, cluster, None)
     return checks
 
 
 async def _look(settings: Settings, found: Servers) -> list[Check]:
-    database = await examination.check_database(found.database)
+    database = await examination.check_database(settings, found.database)
     usable = all(
         c.state != "FAIL" for c in database if c.name in {"database", "migrations", "role"}
     )
     kafka = await examination.check_kafka(
-        settings.cluster(found.kafka), found.database if usable else None
+        settings, settings.cluster(found.kafka), found.database if usable else None
     )
     return [*database, *kafka]
 
@@ -88,6 +102,8 @@ def _render(checks: list[Check]) -> None:
     out.print(shown)
     worst = [c.state for c in checks]
     if "FAIL" in worst:
-        out.print(f"\n{worst.count('FAIL')} to mend before it works.")
+        out.print(f"\n{counted(worst.count('FAIL'), 'thing')} to mend before it works.")
+    elif "WARN" in worst:
+        out.print(f"\nIt works; {counted(worst.count('WARN'), 'thing')} to look at.")
     else:
         out.print("\nNothing is in the way.")

@@ -7,6 +7,7 @@ This module is imported for every command, so it knows drivers only once somethi
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,16 @@ NO, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
 _DOCTOR = "find out with: faregate doctor"
 _MIGRATE = "run: faregate migrate"
+_CREATE = "create that database, or correct FAREGATE_DATABASE; then run: faregate migrate"
+_REJECTED = {
+    "below_held": "set a balance of at least what is held: faregate credits balance SUBJECT",
+    "amount_out_of_range": "give an amount that keeps the balance below 1,000,000,000 credits",
+    "idempotency_conflict": "give another --idempotency-key, or none: this one was used before",
+    "backdated": "say --backdate if that is meant, or leave --effective-from out: from now on",
+    "conflict": "repeat the command",
+    "nothing_to_do": "nothing: it is as you want it",
+}
+"""What to do about a command that the ledger refuses, by the stable code of the refusal."""
 
 CLICK_EXCEPTION: type[Exception] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
@@ -29,14 +40,21 @@ Kinds = tuple[type[BaseException], ...]
 class Refused(Exception):
     """The answer is no: exit code 1. `code` is short and stable, `fix` says what to do."""
 
-    def __init__(self, code: str, message: str, fix: str | None = None) -> None:
+    def __init__(self, code: str, message: str, fix: str) -> None:
         super().__init__(message)
         self.code = code
         self.fix = fix
 
 
 class BadUsage(Exception):
-    """The command was called with something it cannot use: exit code 2."""
+    """The command was called with something it cannot use: exit code 2.
+
+    Without a `fix` it is to look at the command's help.
+    """
+
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +62,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     try:
-        code = app(words, standalone_mode=False)
+        ended = app(words, prog_name="faregate", standalone_mode=False)
     except typer.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -52,12 +70,13 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except CLICK_EXCEPTION as error:
         return _misused(error, as_json=as_json)
     except Exception as error:
-        for kinds, exit_code, name, fix in _known():
-            if isinstance(error, kinds):
-                _complain(error, name, fix, as_json=as_json)
-                return exit_code
-        raise
-    return code if isinstance(code, int) else 0
+        said = _said(error, words)
+        if said is None:
+            raise
+        exit_code, code, message, fix = said
+        _complain(code, message, fix, as_json=as_json)
+        return exit_code
+    return ended if isinstance(ended, int) else 0
 
 
 def _misused(error: Any, *, as_json: bool) -> int:
@@ -65,36 +84,53 @@ def _misused(error: Any, *, as_json: bool) -> int:
     if str(error) or getattr(error, "param", None) is not None:
         context = getattr(error, "ctx", None)
         fix = f"{context.command_path} --help" if context else "faregate --help"
-        _complain(BadUsage(error.format_message()), "usage", fix, as_json=as_json)
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
+        # Where -5 may be an amount, an option that does not exist looks like one more argument.
+        message = re.sub(r"^Got unexpected .*\((--[^\s)=]+).*", r"No such option: \1", message)
+        _complain("usage", message, fix, as_json=as_json)
     return USAGE
 
 
-def _known() -> Iterator[tuple[Kinds, int, str, str | None]]:
-    """Give what can be said in one line: exception types, exit code, name, what to do."""
-    yield (Refused,), NO, "refused", None
-    yield (BadUsage,), USAGE, "usage", None
-    import asyncpg
-    from aiokafka.errors import KafkaError
+def _help_of(words: Sequence[str]) -> str:
+    """Give the command that prints the help of the one in `words`."""
+    from faregate.runtime.cli.root import PLACES
 
-    from faregate.consumers.checkpoints import CheckpointsUnreadable
-    from faregate.events import PublishFailed, TopicsFailed
+    depth = 2 if words and words[0] in PLACES and PLACES[words[0]].group else 1
+    return " ".join(["faregate", *words[:depth], "--help"])
+
+
+def _said(error: Exception, words: Sequence[str]) -> tuple[int, str, str, str] | None:
+    """Give what can be said in one line: exit code, stable code, message, what to do."""
+    for kinds, exit_code, name, else_ in _known(words):
+        if isinstance(error, kinds):
+            code = str(getattr(error, "code", name))
+            message = str(getattr(error, "message", None) or error) or type(error).__name__
+            fix = getattr(error, "fix", None) or _REJECTED.get(code) or else_
+            return exit_code, code, message, fix
+    return _away(error)
+
+
+def _known(words: Sequence[str]) -> Iterator[tuple[Kinds, int, str, str]]:
+    """Give types of exceptions, exit code, name, and what to do where the error does not say."""
+    yield (Refused,), NO, "refused", _help_of(words)
+    yield (BadUsage,), USAGE, "usage", _help_of(words)
+    import asyncpg
+
     from faregate.ledger.core import InvalidBook, Rejected
-    from faregate.ledger.database import TRANSIENT
     from faregate.ledger.migrate import MigrationError
-    from faregate.ledger.store import BadValue, Unavailable
+    from faregate.ledger.store import BadValue
     from faregate.runtime.servers import ServerMissing
     from faregate.runtime.settings import SettingsError
     from faregate.runtime.stack import StackError
 
-    yield (Rejected, MigrationError, InvalidBook, BadValue), NO, "refused", None
-    yield (SettingsError,), USAGE, "usage", "see what is in force with: faregate settings"
-    yield (ServerMissing, StackError), MISSING, "server_missing", None
-    yield (TopicsFailed, PublishFailed, CheckpointsUnreadable), MISSING, "server_missing", _DOCTOR
-    yield (Unavailable, KafkaError, *TRANSIENT), MISSING, "server_missing", _DOCTOR
+    yield (SettingsError,), USAGE, "usage", _help_of(words)
+    yield (Rejected, BadValue), NO, "refused", _help_of(words)
+    yield (MigrationError, InvalidBook), NO, "refused", _DOCTOR
+    yield (ServerMissing, StackError), MISSING, "server_missing", _DOCTOR
+    yield (asyncpg.InvalidCatalogNameError,), MISSING, "not_migrated", _CREATE
     yield (
         (
             asyncpg.UndefinedTableError,
-            asyncpg.InvalidCatalogNameError,
             asyncpg.UndefinedObjectError,
             asyncpg.InvalidParameterValueError,  # the application's role does not exist
         ),
@@ -104,16 +140,26 @@ def _known() -> Iterator[tuple[Kinds, int, str, str | None]]:
     )
 
 
-def _complain(error: BaseException, name: str, fix: str | None, *, as_json: bool) -> None:
-    code = str(getattr(error, "code", name))
-    message = str(getattr(error, "message", None) or error) or repr(error)
-    fix = getattr(error, "fix", None) or fix
-    if fix:
-        message = message.removesuffix(fix).rstrip()
+def _away(error: Exception) -> tuple[int, str, str, str] | None:
+    """Say which server does not answer, where it is named, and what to do."""
+    from aiokafka.errors import KafkaError
+
+    from faregate.consumers.checkpoints import CheckpointsUnreadable
+    from faregate.events import PublishFailed, TopicsFailed
+    from faregate.ledger.database import TRANSIENT
+    from faregate.runtime import away
+
+    of_kafka = (KafkaError, TopicsFailed, PublishFailed, CheckpointsUnreadable)
+    if isinstance(error, (*of_kafka, *TRANSIENT)) and (said := away.told(error)) is not None:
+        return MISSING, "server_missing", *said
+    if isinstance(error, OSError):  # of this machine, such as a disk that is full
+        return NO, "failed", str(error) or type(error).__name__, _DOCTOR
+    return None
+
+
+def _complain(code: str, message: str, fix: str, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({"error": code, "message": message, "fix": fix}) + "\n")
         sys.stdout.flush()
     colour = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    sys.stderr.write(f"{colour[0]}faregate: {message}{colour[1]}\n")
-    if fix:
-        sys.stderr.write(f"  what to do: {fix}\n")
+    sys.stderr.write(f"{colour[0]}faregate: {message}{colour[1]}\n  what to do: {fix}\n")

@@ -9,9 +9,11 @@ import typer
 from aiokafka.errors import KafkaError
 
 from faregate.runtime import explain as explaining
+from faregate.runtime import servers
 from faregate.runtime.cli.base import (
     JsonOption,
     Refused,
+    counted,
     examples,
     ledger,
     moment,
@@ -23,13 +25,20 @@ from faregate.runtime.cli.base import (
 )
 from faregate.runtime.cli.story import tell
 from faregate.runtime.doctor import lag_by_group
-from faregate.runtime.servers import ServerMissing, find
+from faregate.runtime.servers import ServerMissing
 from faregate.runtime.settings import Settings
 
 app = new_app("Explain.")
 
 
-@app.command(epilog=examples("faregate explain run-2025-0602-7", "faregate explain call-17 --json"))
+@app.command(
+    epilog=examples(
+        "faregate trigger PipelineRequestedV1 --set pipeline_id=run-7",
+        "faregate explain run-7",
+        "faregate trigger UsageRecordedV1 --set usage_id=call-17",
+        "faregate explain call-17 --json",
+    )
+)
 def explain(
     identifier: Annotated[
         str, typer.Argument(metavar="PIPELINE_ID|USAGE_ID", help="As your events call it.")
@@ -58,10 +67,10 @@ async def _explain(identifier: str, *, as_json: bool) -> None:
 async def _waiting(store: Any, settings: Settings) -> str:
     """Say whether it may only not have been read yet."""
     try:
-        lags = await lag_by_group(store.pool, settings.cluster(find(settings).kafka))
+        lags = await lag_by_group(store.pool, settings.cluster(servers.kafka(settings)))
     except (ServerMissing, KafkaError, OSError):  # a TimeoutError is an OSError
         return "Kafka is away, so it cannot be told whether records wait to be read"
-    behind = [f"{name} has {lag:,} records to read" for name, lag in lags.items() if lag]
+    behind = [f"{name} has {counted(lag, 'record')} to read" for name, lag in lags.items() if lag]
     if behind:
         return f"It may not have been read yet: {', '.join(behind)}"
     return "Everything sent has been read, so it was never sent, or it is a dead letter"

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from faregate.consumers.kafka import Cluster
 from faregate.runtime import processes, servers
-from faregate.runtime.cli.base import JsonOption, Refused, new_app, out, run_async, show
+from faregate.runtime.cli.base import JsonOption, Refused, examples, new_app, out, run_async, show
 from faregate.runtime.settings import load
 
 app = new_app("The health of one process.")
@@ -32,9 +32,11 @@ WHERE datname = current_database() AND application_name = $1
 """
 
 
-@app.command()
+@app.command(epilog=examples("faregate health relay", "faregate health deduction --json"))
 def health(
-    name: Annotated[ProcessName, typer.Argument(help="The process that runs here.")],
+    name: Annotated[
+        ProcessName, typer.Argument(metavar="NAME", help="The process that runs here.")
+    ],
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,12 +52,14 @@ async def _health(name: str, *, as_json: bool) -> None:
     found = servers.find(settings)
     sessions = await _sessions(found.database, name)
     if not sessions:
-        raise Refused("not_connected", f"no {name} of this machine is connected to PostgreSQL")
+        message = f"no {name} of this machine is connected to PostgreSQL"
+        raise Refused("not_connected", message, f"start it with: faregate run {name}")
     members = None
     if name in processes.CONSUMERS:
         members = await _members(settings.cluster(found.kafka), name)
         if not members:
-            raise Refused("no_member", f"the consumer group of {name} has no member")
+            message = f"the consumer group of {name} has no member"
+            raise Refused("no_member", message, f"look at the log of: faregate run {name}")
     value = {"process": name, "database_sessions": sessions, "group_members": members}
     show(value, as_json=as_json, render=lambda: out.print(f"{name} is at work"))
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import getpass
 import json
+import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from faregate.events.amounts import format_credits, to_credits
-from faregate.ledger.core import Book
+from faregate.events.amounts import to_credits
+from faregate.ledger.core import Book, InvalidBook, parse_book
 from faregate.runtime import reading, writing
 from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
     Refused,
+    counted,
     err,
     examples,
     ledger,
@@ -28,21 +32,28 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
+from faregate.runtime.wording import in_credits
 
-app = new_app("Apply, show and explain the price book. Versions are never changed, only followed.")
+app = new_app(
+    "Apply, show and explain the price book. Versions are never changed, only followed.",
+    "faregate prices show",
+    "faregate prices explain cj_assessment --items 10",
+)
 
 VersionOption = Annotated[int | None, typer.Option(help="A version; the one in force by default.")]
 
 
 @app.command(
     epilog=examples(
-        "faregate prices apply prices.toml",
-        "faregate prices apply prices.toml --effective-from 2026-01-01T00:00:00Z",
-        "faregate prices show --json > prices.json",
+        "faregate prices show --json > prices.json  # what is in force: change it, then",
+        "faregate prices apply prices.json",
+        "faregate prices apply prices.json --effective-from 2030-01-01T00:00:00Z",
     )
 )
 def apply(
-    file: Annotated[Path, typer.Argument(help="The whole price book, as .toml or .json.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The whole price book, as .toml or .json.")
+    ],
     effective_from: Annotated[
         str | None, typer.Option(help="In force from then on (RFC 3339); now by default.")
     ] = None,
@@ -64,19 +75,45 @@ def _document(file: Path) -> dict[str, Any]:
         text = file.read_text()
         document = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise BadUsage(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, UnicodeDecodeError) as error:
+        raise BadUsage(f"cannot read {file}: {error.strerror}", _EXAMPLE) from error
+    except ValueError as error:  # a UnicodeDecodeError is one
         kind = "JSON" if file.suffix == ".json" else "TOML (JSON is read from files named .json)"
-        raise BadUsage(f"{file} is not {kind}: {error}") from error
+        raise BadUsage(f"{file} is not {kind}: {error}", _EXAMPLE) from error
     if not isinstance(document, dict):
-        raise BadUsage(f"{file} must hold one object with pipelines and phases")
+        raise BadUsage(f"{file} must hold one object with pipelines and phases", _EXAMPLE)
     # What `prices show --json` printed can be edited and applied again.
     book = {k: v for k, v in document.items() if k not in _SHOWN_BESIDE}
-    if not book.get("phases"):
-        raise BadUsage(f"{file} has no phases: with such a book every request would be denied")
+    try:
+        parse_book(0, datetime.now(UTC), book)  # said before any server is needed
+    except InvalidBook as error:
+        message = f"{file}: {error}{_nearest(book, str(error))}"
+        raise BadUsage(message, f"correct {file}; {_EXAMPLE}") from error
+    if not (book.get("phases") or book.get("models")):
+        message = f"{file} has no phases and no models: nothing would have a price"
+        raise BadUsage(message, _EXAMPLE)
     return book
 
 
+def _nearest(book: dict[str, Any], text: str) -> str:
+    """Compare what is written with the words of the message, which names what may be there.
+
+    So this knows no section and no key itself: the rules of a book stay in one place. If the
+    message is about one entry, its keys are looked at, else the names of the sections.
+    """
+    if "did you mean" in text.lower():
+        return ""
+    quoted = set(re.findall(r"'([^']*)'", text))
+    words = set(re.findall(r"[a-z][a-z0-9_]*", re.sub(r"'[^']*'", "", text)))
+    tables = [t for t in book.values() if isinstance(t, dict)]
+    entries = [e for t in tables for name, e in t.items() if name in quoted and isinstance(e, dict)]
+    for place in entries or [book]:
+        for key in sorted(place.keys() - words):
+            if close := difflib.get_close_matches(key, sorted(words), 1):
+                return f"; did you mean {close[0]!r} instead of {key!r}?"
+    return ""
+
+
+_EXAMPLE = "see a whole book with: faregate prices show --json"
 _SHOWN_BESIDE = {"version", "versions", "in_force", "effective_from", "applied_at", "applied_by"}
 
 
@@ -110,14 +147,17 @@ async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_jso
 def _render_applied(done: writing.AppliedPrices) -> None:
     book = done.book
     out.print(f"Price version {book.version} is in force from {moment(book.effective_from)}.")
-    out.print(f"It has {len(book.phases)} phases and {len(book.pipelines)} pipelines.")
+    phases, pipelines = counted(len(book.phases), "phase"), counted(len(book.pipelines), "pipeline")
+    out.print(f"It has {phases} and {pipelines}.")
     if not done.unpriced:
         return
-    out.print(f"{done.unpriced:,} usage events wait for a price.")
-    out.print(f"{done.priced:,} of them are charged by the sweeper once it is in force.")
+    waiting = counted(done.unpriced, "usage event waits", "usage events wait")
+    out.print(f"{waiting} for a price.")
+    are = "is" if done.priced == 1 else "are"
+    out.print(f"{done.priced:,} of them {are} charged by the sweeper once it is in force.")
 
 
-@app.command("show")
+@app.command("show", epilog=examples("faregate prices show", "faregate prices show --version 1"))
 def show_(version: VersionOption = None, *, as_json: JsonOption = False) -> None:
     """Show the price book in force, or another version of it."""
     run_async(_show(version, as_json=as_json))
@@ -154,7 +194,12 @@ def _render_book(found: dict[str, Any]) -> None:
         out.print(versions)
 
 
-@app.command(epilog=examples("faregate prices explain cj_assessment --items 10"))
+@app.command(
+    epilog=examples(
+        "faregate prices explain cj_assessment --items 10",
+        "faregate prices explain cj_assessment --items 10 --phase",
+    )
+)
 def explain(
     name: Annotated[str, typer.Argument(metavar="PHASE_OR_PIPELINE")],
     items: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many items it runs over.")],
@@ -176,7 +221,8 @@ async def _explain(
         books = await reading.price_books(store.pool)
         found = await reading.prices(store, version)
     if found is None:
-        raise Refused("unknown_version", f"no price version {version}", "faregate prices show")
+        which = f"no price version {version}" if version is not None else "no prices are in force"
+        raise Refused("unknown_version", which, "see what there is with: faregate prices show")
     book = books.versions[found["version"]]
     value = _needs(book, name, items, phase=phase)
     missing = [p["phase"] for p in value["phases"] if p["required_credits"] is None]
@@ -207,9 +253,9 @@ def _needs(book: Book, name: str, items: int, *, phase: bool) -> dict[str, Any]:
 
 
 def _render_needs(value: dict[str, Any]) -> None:
-    total = format_credits(round(value["required_credits"] * 1_000_000))
+    total = in_credits(round(value["required_credits"] * 1_000_000))
     out.print(
-        f"{value['kind']} {value['name']} over {value['items']:,} items needs {total} credits "
+        f"{value['kind']} {value['name']} over {counted(value['items'], 'item')} needs {total} "
         f"(price version {value['price_version']}):"
     )
     for phase in value["phases"]:

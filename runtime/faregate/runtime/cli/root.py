@@ -99,7 +99,8 @@ app = typer.Typer(
     name="faregate",
     cls=LazyGroup,
     help="Prepaid credits for event-driven pipelines: every credit accounted for.",
-    epilog="Every command takes --json: one JSON value on stdout, everything else on stderr.\n\n"
+    epilog="Every command takes --json: one JSON value on stdout, everything else on stderr (`tail`: one "
+    "a record; `serve` and `run`, which end only when told to: none, but JSON logs).\n\n"
     "Exit codes: 0 done, 1 the answer is no or drift was found, 2 usage, 3 a server is missing.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

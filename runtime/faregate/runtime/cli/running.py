@@ -19,23 +19,31 @@ ProcessName = StrEnum("ProcessName", {name: name for name in processes.NAMES})  
 
 app = new_app("Processes.")
 
+LogsOption = Annotated[
+    bool, typer.Option("--json", help="Log JSON lines (to stderr), also on a terminal.")
+]
+
 
 @app.command(epilog=examples("faregate run entitlements", "faregate run deduction progress"))
 def run(
-    names: Annotated[list[ProcessName], typer.Argument(help="One process or several.")],
+    names: Annotated[
+        list[ProcessName], typer.Argument(metavar="NAME...", help="One process or several.")
+    ],
+    *,
+    as_json: LogsOption = False,
 ) -> None:
     """Run processes of the product until SIGTERM: what they have in hand is finished first."""
-    _serve([str(name.value) for name in names])
+    _serve([str(name.value) for name in names], as_json=as_json)
 
 
-@app.command()
-def serve() -> None:
+@app.command(epilog=examples("faregate serve"))
+def serve(*, as_json: LogsOption = False) -> None:
     """Run every process of the product in one, until SIGTERM.
 
     Migrates the database and makes missing topics first, so that a new installation just starts.
     """
     asyncio.run(_prepare())
-    _serve(list(processes.NAMES))
+    _serve(list(processes.NAMES), as_json=as_json)
 
 
 async def _prepare() -> None:
@@ -51,8 +59,10 @@ async def _prepare() -> None:
     )
 
 
-def _serve(names: list[str]) -> None:
+def _serve(names: list[str], *, as_json: bool) -> None:
     settings = load()
+    if as_json:
+        settings = settings.model_copy(update={"log_format": "json"})
     logs.configure(settings, process="+".join(names))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(processes.run(settings, servers.find(settings), names))

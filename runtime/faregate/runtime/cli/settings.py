@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from pathlib import Path
 from typing import Any
 
 from faregate.runtime import servers
-from faregate.runtime.cli.base import JsonOption, err, new_app, out, show, table
-from faregate.runtime.cli.stack import without_password
+from faregate.runtime.cli.base import JsonOption, err, examples, new_app, out, show, table
 from faregate.runtime.servers import ServerMissing
-from faregate.runtime.settings import CONFIG_ENVIRONMENT, Settings, load
+from faregate.runtime.settings import (
+    CONFIG_ENVIRONMENT,
+    PREFIX,
+    Settings,
+    load,
+    origins,
+    without_password,
+)
 from faregate.runtime.stack import StackError, default_home
+from faregate.runtime.wording import meant
 
 app = new_app("Settings.")
 
-PREFIX = "FAREGATE_"
 _NOT_SETTINGS = {CONFIG_ENVIRONMENT, "FAREGATE_FAILPOINT"}
 _OF_TESTS = "FAREGATE_TEST_"
 
 
-@app.command()
+@app.command(epilog=examples("faregate settings", "faregate settings --json"))
 def settings(*, as_json: JsonOption = False) -> None:
     """Show the settings in force, secrets masked, and where each comes from.
 
     The environment (FAREGATE_*, secrets also as FAREGATE_*_FILE) goes before the TOML file named
     by FAREGATE_CONFIG, and that before the defaults.
     """
-    origins = _origins()
-    rows = _rows(load(), origins)
+    found = origins()  # before `load` reads secrets from files into the environment
+    rows = _rows(load(), found)
     for name in unknown_variables():
-        err.print(f"warning: {name} is no setting, so it does nothing", style="yellow")
+        hint = meant(name, (PREFIX + field.upper() for field in Settings.model_fields))
+        err.print(f"warning: {name} is no setting, so it does nothing{hint}", style="yellow")
     show(rows, as_json=as_json, render=lambda: _render(rows))
 
 
@@ -43,32 +48,13 @@ def unknown_variables() -> list[str]:
     return sorted(n for n in unknown if not n.startswith(_OF_TESTS))
 
 
-def _origins() -> dict[str, str]:
-    """Say for each setting that is not a default where it was found. Call it before `load`."""
-    found: dict[str, str] = {}
-    file = os.environ.get(CONFIG_ENVIRONMENT)
-    if file and Path(file).is_file():
-        try:
-            found.update(dict.fromkeys(tomllib.loads(Path(file).read_text()), f"file {file}"))
-        except (ValueError, OSError):  # `load` says what is wrong with it
-            found = {}
-    names = {name.upper() for name in os.environ}
-    for field in Settings.model_fields:
-        variable = PREFIX + field.upper()
-        if f"{variable}_FILE" in names:
-            found[field] = f"environment {variable}_FILE"
-        if variable in names:
-            found[field] = f"environment {variable}"
-    return found
-
-
-def _rows(loaded: Settings, origins: dict[str, str]) -> list[dict[str, Any]]:
+def _rows(loaded: Settings, found: dict[str, str]) -> list[dict[str, Any]]:
     values = loaded.masked()
     rows = [
         {
             "name": name,
             "value": values[name],
-            "source": origins.get(name, "default"),
+            "source": found.get(name, "default"),
             "description": field.description,
         }
         for name, field in Settings.model_fields.items()
@@ -84,7 +70,7 @@ def _rows(loaded: Settings, origins: dict[str, str]) -> list[dict[str, Any]]:
 def _embedded(loaded: Settings, name: str) -> tuple[str | None, str]:
     """Give the address of the embedded server that takes the place of one not named."""
     try:
-        address = getattr(servers.find(loaded), name)
+        address = servers.kafka(loaded) if name == "kafka" else servers.database(loaded)
     except (ServerMissing, StackError):
         return None, "default"
     return without_password(address), "embedded stack"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
 from faregate.runtime import stack
 from faregate.runtime.cli.base import MISSING, JsonOption, err, examples, new_app, out, show
-from faregate.runtime.settings import load
+from faregate.runtime.settings import load, without_password
 from faregate.runtime.supervisor import stop_kept
 
-app = new_app("The embedded Kafka and PostgreSQL.")
+app = new_app(
+    "The embedded Kafka and PostgreSQL.",
+    "faregate stack up",
+    "faregate stack status",
+    "faregate stack down",
+)
 
 
 def _home() -> Path:
@@ -33,15 +37,6 @@ def _value(info: stack.StackInfo) -> dict[str, Any]:
     }
 
 
-def without_password(url: str) -> str:
-    """Give a database URL for the eyes of people: `stack status --json` has the whole of it."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{place}", query=""))
-
-
 def _render(info: stack.StackInfo) -> None:
     out.print(f"Kafka       {info.kafka or '-'}  {'up' if info.kafka_alive else 'down'}")
     database = without_password(info.database) or "-"
@@ -57,7 +52,7 @@ def _render(info: stack.StackInfo) -> None:
 def up(
     *,
     ephemeral: Annotated[
-        bool, typer.Option(help="Keep the data in a temporary directory.")
+        bool, typer.Option("--ephemeral", help="Keep the data in a temporary directory.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,12 +69,18 @@ def _render_up(info: stack.StackInfo) -> None:
     out.print(f"export FAREGATE_KAFKA={info.kafka}", markup=False)
 
 
+def _render_down(info: stack.StackInfo | None) -> None:
+    if info is not None:  # one of the two has ended: its log says why
+        _render(info)
+    out.print("not running; start it with: faregate stack up")
+
+
 EphemeralOption = Annotated[
-    bool, typer.Option("--ephemeral", help="Taken for symmetry: the stack knows what it is.")
+    bool, typer.Option("--ephemeral", help="Changes nothing: the stack knows what it is.")
 ]
 
 
-@app.command()
+@app.command(epilog=examples("faregate stack down"))
 def down(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -> None:  # noqa: ARG001
     """Stop what `stack up` started; an ephemeral stack's data goes with it."""
     kept = stop_kept(_home())  # processes that `demo --keep` has left
@@ -88,7 +89,7 @@ def down(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -> 
     show({"stopped": stopped}, as_json=as_json, render=lambda: out.print(text))
 
 
-@app.command()
+@app.command(epilog=examples("faregate stack status", "faregate stack status --json"))
 def status(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -> None:  # noqa: ARG001
     """Show the stack; exit 3 when it is not running."""
     info = stack.status(_home())
@@ -96,7 +97,7 @@ def status(*, ephemeral: EphemeralOption = False, as_json: JsonOption = False) -
         show(
             _value(info) if info else {"kafka": None, "database": None, "gateway": None},
             as_json=as_json,
-            render=lambda: out.print("not running; start it with: faregate stack up"),
+            render=lambda: _render_down(info),
         )
         raise typer.Exit(MISSING)
     show(_value(info), as_json=as_json, render=lambda: _render(info))

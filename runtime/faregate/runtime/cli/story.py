@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from faregate.runtime.cli.base import moment
+from faregate.runtime.cli.base import counted, moment
 
 Value = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def _decision(pipeline_id: str, d: Value) -> Iterator[str]:
     reason = f" ({d['reason']}, as HTTP {d['status']})" if d["result"] == "denied" else ""
     who = d["user"] + (f" of {d['org']}" if d["org"] else "")
     yield (
-        f"{moment(d['at'])}: pipeline {pipeline_id} ({d['pipeline']}, {d['items']:,} items, for "
+        f"{moment(d['at'])}: pipeline {pipeline_id} ({d['pipeline']}, {counted(d['items'], 'item')}, for "
         f"{who}) {verdict}{reason}."
     )
     yield from _phases(d)
@@ -88,23 +88,23 @@ def _had(payer: Value) -> str:
 def _progress(step: Value) -> str:
     if step["what"] == "finished":
         expected = step.get("usage_events")
-        more = f", {expected:,} usage events in all" if expected is not None else ""
+        more = f", {counted(expected, 'usage event')} in all" if expected is not None else ""
         return f"{moment(step['at'])}: the pipeline {step['status']}{more}."
-    items = f" for {step['items']:,} items" if step.get("items") else ""
+    items = f" for {counted(step['items'], 'item')}" if step.get("items") else ""
     return f"{moment(step['at'])}: phase {step['phase']} was completed{items}."
 
 
 def _spent(usage: Value) -> Iterator[str]:
     if usage["events"]:
         yield (
-            f"{usage['events']:,} usage events were charged, {_cr(usage['cost'])}: "
+            f"{counted(usage['events'], 'usage event was', 'usage events were')} charged, {_cr(usage['cost'])}: "
             f"{_cr(usage['from_hold'])} out of the hold, {_cr(usage['from_balance'])} out of the "
             f"balance beyond it, {_cr(usage['debt'])} not covered (debt)."
         )
     if usage["unpriced"]:
         yield (
-            f"{usage['unpriced']:,} usage events have no price yet: they are kept, and charged "
-            "once a price is in force for them (faregate prices apply FILE)."
+            f"{counted(usage['unpriced'], 'usage event has', 'usage events have')} no price yet: kept, "
+            "and charged once a price is in force (faregate prices apply FILE)."
         )
 
 
@@ -112,10 +112,13 @@ def _hold(hold: Value) -> str:
     if hold["state"] == "closed":
         return f"The hold of {_cr(hold['amount'])} is closed."
     expected = hold["usage_expected"]
-    seen = f"{hold['usage_settled']:,}" + (f" of {expected:,}" if expected is not None else "")
+    settled = hold["usage_settled"]
+    seen = counted(settled, "usage event")
+    if expected is not None:
+        seen = f"{settled:,} of {counted(expected, 'usage event')}"
     return (
         f"The hold is {hold['state']}: {_cr(hold['remaining'])} of {_cr(hold['amount'])} remain "
-        f"reserved at {hold['payer']} until {moment(hold['expires_at'])}; {seen} usage events settled."
+        f"reserved at {hold['payer']} until {moment(hold['expires_at'])}; {seen} settled."
     )
 
 
@@ -147,11 +150,11 @@ def _sources_of_money(u: Value) -> Sequence[str]:
 
 def _what(u: Value) -> str:
     if u["model"]:
-        tokens = f"{u['input_tokens'] or 0:,} + {u['output_tokens'] or 0:,} tokens"
+        tokens = f"{u['input_tokens'] or 0:,} + {counted(u['output_tokens'] or 0, 'token')}"
         return f"{u['model']}, {tokens}" if u["input_tokens"] is not None else str(u["model"])
-    units = f"{u['units']:,} units of " if u["units"] is not None else ""
+    units = f"{counted(u['units'], 'unit')} of " if u["units"] is not None else ""
     return f"{units}{u['phase']}" + (", own key" if u["byok"] else "")
 
 
 def _cr(amount: float) -> str:
-    return f"{amount:,} credit{'' if amount == 1 else 's'}"
+    return counted(amount, "credit")

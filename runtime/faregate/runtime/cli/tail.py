@@ -13,7 +13,16 @@ import typer
 
 from faregate.events.topics import dlq_of
 from faregate.runtime import servers
-from faregate.runtime.cli.base import BadUsage, err, examples, moment, new_app, out, run_async
+from faregate.runtime.cli.base import (
+    BadUsage,
+    err,
+    examples,
+    meant,
+    moment,
+    new_app,
+    out,
+    run_async,
+)
 from faregate.runtime.settings import load
 from faregate.runtime.tail import ALIASES, NAMES, follow
 
@@ -22,8 +31,8 @@ app = new_app("Tail.")
 
 @app.command(
     epilog=examples(
-        "faregate tail denials",
-        "faregate tail credits.ledger --from-start",
+        "faregate tail denials  # and Ctrl-C",
+        "faregate tail credits.ledger --from-start --timeout 3",
         "faregate tail usage.recorded.dlq --from-start --timeout 3 --json",
     )
 )
@@ -57,7 +66,7 @@ def _topic(text: str) -> str:
         topics = ", ".join(n for n in NAMES if not n.endswith(dlq_of("")))
         raise BadUsage(
             f"no topic {text!r}: take denials, usage, or one of {topics} "
-            f"(input topics also with {dlq_of('')})"
+            f"(input topics also with {dlq_of('')}){meant(text, (*ALIASES, *NAMES))}"
         )
     return name
 
@@ -66,7 +75,7 @@ async def _tail(
     name: str, *, from_start: bool, count: int | None, timeout_s: float | None, as_json: bool
 ) -> None:
     settings = load()
-    cluster = settings.cluster(servers.find(settings).kafka)
+    cluster = settings.cluster(servers.kafka(settings))
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -100,7 +109,8 @@ Describe = Callable[[dict[str, Any]], str]
 
 
 def _requested(d: dict[str, Any]) -> str:
-    return f"{d.get('pipeline_id')}: {d.get('pipeline')}, {d.get('items')} items, for {_who(d)}"
+    items = "1 item" if d.get("items") == 1 else f"{d.get('items')} items"  # not checked: any JSON
+    return f"{d.get('pipeline_id')}: {d.get('pipeline')}, {items}, for {_who(d)}"
 
 
 def _denied(d: dict[str, Any]) -> str:

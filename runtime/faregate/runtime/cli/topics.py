@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from faregate.events.topics import TopicChange, apply_topics
 from faregate.runtime import servers
-from faregate.runtime.cli.base import JsonOption, new_app, out, run_async, show
+from faregate.runtime.cli.base import JsonOption, examples, new_app, out, run_async, show
 from faregate.runtime.settings import load
 
-app = new_app("Kafka topics.")
+app = new_app("Kafka topics.", "faregate topics apply")
 
 
-@app.command("apply")
+@app.command("apply", epilog=examples("faregate topics apply"))
 def apply_(*, as_json: JsonOption = False) -> None:
     """Create the topics that are missing, and say where existing ones differ.
 
@@ -22,7 +22,7 @@ def apply_(*, as_json: JsonOption = False) -> None:
 async def _apply(*, as_json: bool) -> None:
     settings = load()
     changes = await apply_topics(
-        servers.find(settings).kafka,
+        servers.kafka(settings),
         prefix=settings.topic_prefix,
         replication=settings.replication,
         partitions=settings.partitions,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import json
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,17 @@ from faregate.consumers.topic_ids import describe
 from faregate.events import EventData, InvalidRecord, PublishedRecord, Publisher
 from faregate.events.topics import TOPIC_OF_TYPE
 from faregate.runtime import servers
-from faregate.runtime.cli.base import BadUsage, JsonOption, examples, new_app, out, run_async, show
-from faregate.runtime.servers import ServerMissing
+from faregate.runtime.cli.base import (
+    BadUsage,
+    JsonOption,
+    err,
+    examples,
+    meant,
+    new_app,
+    out,
+    run_async,
+    show,
+)
 from faregate.runtime.settings import load
 from faregate.runtime.trigger import INBOUND, SOURCE, BadField, example
 
@@ -22,28 +32,33 @@ app = new_app("Trigger.")
 @app.command(
     epilog=examples(
         "faregate trigger PipelineRequestedV1 --set items=10 --set org_id=acme",
+        "faregate trigger PipelineRequestedV1 --set user_id=ada --set org_id=null",
         "faregate trigger UsageRecordedV1 --set pipeline_id=run-1 --set units=3",
         "faregate trigger UsageRecordedV1 --set model=gpt-4o-mini --set input_tokens=1200",
         "faregate trigger PipelineRequestedV1 --set 'phases=[\"spellcheck\"]'",
     )
 )
 def trigger(
-    event: Annotated[str, typer.Argument(help=f"One of {', '.join(INBOUND)}.")],
+    event: Annotated[str, typer.Argument(metavar="EVENT", help=f"One of {', '.join(INBOUND)}.")],
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Set a field; repeat it for more."),
     ] = None,
-    event_id: Annotated[str | None, typer.Option("--id", help="Event id; a new one.")] = None,
+    event_id: Annotated[
+        str | None, typer.Option("--id", help="Event id; a new one by default.")
+    ] = None,
     source: Annotated[str, typer.Option(help="CloudEvents source.")] = SOURCE,
     correlation_id: Annotated[
-        str | None, typer.Option(help="Ties events together; the pipeline_id.")
+        str | None, typer.Option(help="Ties events together; the pipeline_id by default.")
     ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Publish an example event with ids of its own, to see what Faregate makes of it.
 
-    Values are taken as JSON where the field is no text; null removes a field. The same --id and
+    What is not set is filled in from the example (user, org, ids), and said on stderr.
+
+    Values are taken as JSON where the field is no text; null leaves a field out. The same --id and
     --source again is a duplicate; with other fields it ends in the dead letter queue.
     """
     changes = dict(map(_field, set_ or []))
@@ -51,7 +66,7 @@ def trigger(
         data = example(_event_type(event), changes)
     except BadField as error:
         raise BadUsage(str(error)) from error
-    run_async(_trigger(data, event_id, source, correlation_id, as_json=as_json))
+    run_async(_trigger(data, changes.keys(), event_id, source, correlation_id, as_json=as_json))
 
 
 def _field(text: str) -> tuple[str, str]:
@@ -66,19 +81,24 @@ def _event_type(text: str) -> str:
     by_name |= {name.removesuffix("v1"): full for name, full in by_name.items()}
     if (found := by_name.get(text.lower())) is not None:
         return found
-    close = difflib.get_close_matches(text.lower(), by_name, 1)
-    hint = f"; did you mean {by_name[close[0]]}?" if close else ""
-    raise BadUsage(f"{text!r} is no event that Faregate reads: {', '.join(INBOUND)}{hint}")
+    known = f"{', '.join(INBOUND)}{meant(text, INBOUND)}"
+    raise BadUsage(f"{text!r} is no event that Faregate reads: {known}")
 
 
 async def _trigger(
-    data: EventData, event_id: str | None, source: str, correlation: str | None, *, as_json: bool
+    data: EventData,
+    given: Collection[str],
+    event_id: str | None,
+    source: str,
+    correlation: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     settings = load()
-    kafka = servers.find(settings).kafka
+    kafka = servers.kafka(settings)
     topic = settings.cluster(kafka).topic(TOPIC_OF_TYPE[type(data).__name__])
     if topic not in (await describe(kafka, [topic])).ids:
-        raise ServerMissing(f"there is no topic {topic}: run `faregate topics apply`")
+        raise servers.no_topic(topic)
     if not source:
         raise BadUsage("--source must not be empty")
     async with Publisher(kafka, source, prefix=settings.topic_prefix) as publisher:
@@ -87,7 +107,20 @@ async def _trigger(
         except (InvalidRecord, ValueError) as error:
             raise BadUsage(f"this event cannot be published: {error}") from error
     value = _value(sent)
+    if filled := _filled_in(sent.event.data, given):
+        err.print(filled, markup=False)
     show(value, as_json=as_json, render=lambda: _render(value))
+
+
+def _filled_in(data: Mapping[str, Any], given: Collection[str]) -> str:
+    """Say which values are the example's, not the caller's: money may move for such an org."""
+    own = {name: value for name, value in data.items() if name not in given and value is not None}
+    if not own:
+        return ""
+    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in own.items()}
+    values = ", ".join(f"{name}={text}" for name, text in texts.items())
+    leave_out = "; --set org_id=null names no org" if "org_id" in own else ""
+    return f"filled in from the example: {values}. Set your own with --set{leave_out}."
 
 
 def _value(sent: PublishedRecord) -> dict[str, Any]:

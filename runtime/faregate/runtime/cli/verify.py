@@ -10,13 +10,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from faregate.consumers.checkpoints import read_checkpoints
-from faregate.events.amounts import format_credits
 from faregate.ledger.verify import Report
 from faregate.ledger.verify import verify as prove
 from faregate.runtime import logs, servers
 from faregate.runtime.cli.base import (
     NO,
     JsonOption,
+    counted,
     err,
     examples,
     ledger,
@@ -28,6 +28,7 @@ from faregate.runtime.cli.base import (
     time_argument,
 )
 from faregate.runtime.settings import Settings
+from faregate.runtime.wording import in_credits
 
 app = new_app("Verify.")
 
@@ -44,7 +45,11 @@ def verify(
         str | None, typer.Option(help="Only accounts and outcomes that moved since (RFC 3339).")
     ] = None,
     without_checkpoints: Annotated[
-        bool, typer.Option("--without-checkpoints", help="Do not read Kafka (see below).")
+        bool,
+        typer.Option(
+            "--without-checkpoints",
+            help="Do not read Kafka; ends that were cut off are not found then.",
+        ),
     ] = False,
     *,
     as_json: JsonOption = False,
@@ -88,7 +93,7 @@ def _progress() -> Progress:
 
 
 async def _checkpoints(settings: Settings, progress: Progress) -> Any:
-    cluster = settings.cluster(servers.find(settings).kafka)
+    cluster = settings.cluster(servers.kafka(settings))
     task = progress.add_task("checkpoints in Kafka", total=None)
     found = await read_checkpoints(cluster)
     progress.update(task, completed=1, total=1)
@@ -97,23 +102,26 @@ async def _checkpoints(settings: Settings, progress: Progress) -> Any:
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
     """Say what is worth knowing and no drift."""
-    held, debt = format_credits(notes["held_micro"]), format_credits(notes["debt_micro"])
+    held, debt = in_credits(notes["held_micro"]), in_credits(notes["debt_micro"])
     if notes["live_holds"]:
-        yield f"{notes['live_holds']:,} live holds reserve {held} credits"
+        yield f"{counted(notes['live_holds'], 'live hold reserves', 'live holds reserve')} {held}"
     if notes["accounts_in_debt"]:
-        yield f"{notes['accounts_in_debt']:,} accounts owe {debt} credits"
+        yield f"{counted(notes['accounts_in_debt'], 'account owes', 'accounts owe')} {debt}"
     if notes["outbox_waiting"]:
-        yield f"{notes['outbox_waiting']:,} transactions wait to be announced by the relay"
+        waiting = counted(notes["outbox_waiting"], "transaction waits", "transactions wait")
+        yield f"{waiting} to be announced by the relay"
     if notes["unpriced"]:
         kinds = sorted({str(u["phase"] or u["model"]) for u in notes["unpriced_first"]})
-        yield f"{notes['unpriced']:,} usage events wait for a price: {', '.join(kinds)}"
+        waiting = counted(notes["unpriced"], "usage event waits", "usage events wait")
+        yield f"{waiting} for a price: {', '.join(kinds)}"
     for recovery in notes["recoveries"]:
         yield f"restored from a backup, seen {recovery['found_at']}: {recovery['detail']}"
 
 
 def _render(report: Report, *, with_checkpoints: bool) -> None:
-    beside = f"{report.checkpoints:,} checkpoints" if with_checkpoints else "no checkpoints"
-    checked = f"{report.entries:,} entries of {report.accounts:,} accounts, {beside}"
+    beside = counted(report.checkpoints, "checkpoint") if with_checkpoints else "no checkpoints"
+    entries = counted(report.entries, "entry", "entries")
+    checked = f"{entries} of {counted(report.accounts, 'account')}, {beside}"
     for line in _notes(report.notes):
         out.print(f"note: {line}", markup=False)
     if report.ok:
@@ -124,5 +132,5 @@ def _render(report: Report, *, with_checkpoints: bool) -> None:
         rows.add_row(finding.kind, finding.row, finding.message)
     out.print(rows)
     out.print(
-        f"[red]DRIFT[/red]  {report.findings_total:,} findings in {checked}, {report.seconds:.1f} s"
+        f"[red]DRIFT[/red]  {counted(report.findings_total, 'finding')} in {checked}, {report.seconds:.1f} s"
     )

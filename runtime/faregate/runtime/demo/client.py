@@ -146,7 +146,7 @@ class Client:
 
     async def history(self, subject: str) -> list[dict[str, Any]]:
         """Read an account's entries, oldest first."""
-        return list(reversed(await reading.history(self.store, subject, 10_000) or []))
+        return list(reversed(await reading.history(self.store, subject, 10_000)))
 
     async def hold_state(self, pipeline_id: str) -> str | None:
         """Read the state of a pipeline's hold: live, closing or closed."""

@@ -20,6 +20,7 @@ from faregate.ledger.verify import Report, verify
 from faregate.runtime.demo.client import Client, expect
 from faregate.runtime.demo.play import GRANTED, PAIRS, Play
 from faregate.runtime.demo.screen import table
+from faregate.runtime.wording import counted
 
 Entry = dict[str, Any]
 
@@ -56,8 +57,8 @@ async def verified(play: Play) -> None:
     expect("findings of verify", findings, [])
     play.screen.command("faregate verify")
     play.screen.checked(
-        f"OK: {report.entries} entries of {report.accounts} accounts, "
-        f"{report.checkpoints} published checkpoints"
+        f"OK: {counted(report.entries, 'entry', 'entries')} of {counted(report.accounts, 'account')}, "
+        f"{counted(report.checkpoints, 'published checkpoint')}"
     )
     play.facts.update(entries=report.entries, accounts=report.accounts, findings=findings)
 

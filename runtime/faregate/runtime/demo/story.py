@@ -26,6 +26,7 @@ from faregate.runtime.demo import closing
 from faregate.runtime.demo.client import Unexpected, expect
 from faregate.runtime.demo.installation import KILLED
 from faregate.runtime.demo.play import GRANTED, ITEMS, PAIRS, Play, Step
+from faregate.runtime.wording import counted
 
 COPIES = 3
 KILL_AFTER = PAIRS // 2
@@ -232,7 +233,7 @@ async def finished(play: Play) -> None:
         event = PipelineFinishedV1(
             pipeline_id=pipeline_id, status="succeeded", usage_events=count, **cast.who()
         )
-        await play.publish(event, f"{pipeline_id}, {count} usage events")
+        await play.publish(event, f"{pipeline_id}, {counted(count, 'usage event')}")
 
     async def closed() -> bool | None:
         return True if await play.client.hold_state(cast.assessment) == "closed" else None
