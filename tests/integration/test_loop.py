@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from tests.helpers.kafka import Raw
 from tests.helpers.proof import prove
@@ -89,6 +89,40 @@ async def test_a_rebalance_while_partitions_are_placed_leaves_none_paused() -> N
     await loop._place()
     await loop._place()
     assert (consumer.paused, loop._unplaced) == (set(), set())
+
+
+class SoughtConsumer(FakeConsumer):
+    """Remembers where each partition was sought to last."""
+
+    def __init__(self, *assigned: TopicPartition) -> None:
+        super().__init__(*assigned)
+        self.sought: dict[TopicPartition, int] = {}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought[partition] = offset
+
+
+def _record(tp: TopicPartition, offset: int) -> Any:
+    return ConsumerRecord(tp.topic, tp.partition, offset, 0, 0, None, None, None, 0, 0, ())
+
+
+async def test_what_was_read_ahead_is_dropped_with_its_partition_and_sought_back_with_a_batch() -> (
+    None
+):
+    consumer = SoughtConsumer(ONE, TWO)
+    loop = _loop(consumer, FakeOffsets(_nothing))
+    loop._ahead = [_record(ONE, 5), _record(TWO, 7), _record(TWO, 8)]
+    await loop.on_partitions_revoked([ONE])
+    assert [r.offset for r in loop._ahead] == [7, 8]
+    loop._seek_back([_record(ONE, 3), _record(ONE, 4)])
+    assert (consumer.sought, loop._ahead) == ({ONE: 3, TWO: 7}, [])
+    loop._ahead = [_record(ONE, 5)]
+    loop._start_over()
+    assert loop._ahead == []
+
+
+async def _nothing() -> None:
+    return
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from time import monotonic
 
 import structlog
@@ -19,8 +18,11 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from faregate.consumers import collector, headers, intake, journal
+from faregate.consumers.asker import Asker
+from faregate.consumers.bisecting import bisect
 from faregate.consumers.commits import Commits
 from faregate.consumers.dlq import DeadLetter, bury
+from faregate.consumers.loop_settings import LoopSettings
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import (
     Batch,
@@ -43,22 +45,7 @@ log = structlog.get_logger("faregate.loop")
 _ILLEGAL_STATE = (IllegalStateError, AssertionError)
 _DLQ_TIMEOUT_S = 15.0
 _CATCH_UP_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """Batch sizes in records; times in seconds.
-
-    A batch holds its accounts' locks, so it is small (rule 3) unless there is a backlog.
-    """
-
-    batch: int = 250
-    batch_under_lag: int = 2000
-    slow_batch_s: float = 0.25
-    poll_s: float = 0.2
-    retry_s: float = 0.5
-    hold_s: float = 5.0
-    commit_every_s: float = 1.0
+_MORE_MS = 20
 
 
 class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -93,6 +80,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._held: dict[TopicPartition, float] = {}
         self._unburied: set[TopicPartition] = set()
         self._database_away = False
+        self._asker = Asker(dlq.client) if len(topics) > 1 else None
+        self._ahead: list[ConsumerRecord] = []
         self._commits = Commits(consumer)
         self._stopping = asyncio.Event()
 
@@ -108,6 +97,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget partitions that are somebody else's now."""
         lost = list(revoked)
+        self._drop_ahead(lost)
         self._offsets.forget(lost)
         self._commits.forget(lost)
         for tp in lost:
@@ -149,7 +139,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if records:
             await self._process(records)
-        else:
+        elif not self._ahead:
             await self._pass_markers()
 
     async def _pass_markers(self) -> None:
@@ -188,28 +178,32 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         A client whose poll fails may have moved on beyond records that it never gave.
         """
         ours = self._consumer.assignment()
+        self._ahead.clear()
         self._consumer.pause(*ours)
         self._unplaced.update(ours)
 
     async def _poll(self) -> list[ConsumerRecord]:
-        wait_ms = int(self._settings.poll_s * 1000)
+        ahead, self._ahead = self._ahead, []
+        wait_ms = 0 if ahead else int(self._settings.poll_s * 1000)
         polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size)
-        records = in_order(polled, self._topics)
-        if len(self._topics) > 1 and records:
-            records = await self._catch_up(records)
+        records = ahead + in_order(polled, self._topics)
+        if self._asker and records:
+            records = await self._catch_up(self._asker, records)
         return records
 
-    async def _catch_up(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-        """Read the co-partitions up to the time of `records`, and merge them by time.
+    async def _catch_up(self, asker: Asker, hand: list[ConsumerRecord]) -> list[ConsumerRecord]:
+        """Read the co-partitions up to the time of what is in hand, and merge them by time.
 
         So a decision sees every completion acknowledged before its request was sent, and none that
         came later, also when all is read again: the broker writes the time. A backlog goes in
         batches; it is bounded when nothing more comes, or a held record is first.
         """
-        assignments, hand, read_to = self._assignments, records, latest(records)
-        newest = max(read_to.values())
-        behind = self._beside({r.partition for r in records})
-        ends = await self._consumer.end_offsets(list(behind)) if behind else {}
+        assignments = self._assignments
+        first, ends = await asker.end_offsets_twice(self._consumer.assignment())
+        hand = [r for r in await self._freshen(hand, first) if partition_of(r) in first]
+        read_to = latest(hand)
+        newest = max((r.timestamp for r in hand if r.offset < first[partition_of(r)]), default=0)
+        behind = set(ends)
         until = monotonic() + _CATCH_UP_S
         while behind := {
             tp
@@ -221,10 +215,10 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             if monotonic() > until:
                 log.warning("decided_without_all_progress", behind=[f"{tp}" for tp in behind])
                 break
-            more = await self._consumer.getmany(*behind, timeout_ms=20, max_records=self._size)
+            more = await self._more(behind if len(hand) >= self._size else ())
             if not more:
                 continue
-            hand = hand + in_order(more, self._topics)
+            hand = hand + more
             read_to |= latest(hand)
             if len(hand) >= self._size:
                 sure = min(newest, *(read_to.get(tp, 0) for tp in behind))
@@ -232,17 +226,32 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
                 if early and not await self._process(in_time(early)):
                     self._start_over()
                     return []
+                hand = [r for r in hand if partition_of(r) not in self._held]
             until = monotonic() + _CATCH_UP_S
         if self._stopping.is_set() or assignments != self._assignments:
             self._start_over()  # not now, and perhaps not by us
             return []
-        now, not_yet = split_at(hand, newest)
-        self._seek_back(not_yet)
+        now, self._ahead = split_at(hand, newest)
         return in_time(now)
 
-    def _beside(self, partitions: set[int]) -> set[TopicPartition]:
-        """List our partitions of these numbers."""
-        return {tp for tp in self._consumer.assignment() if tp.partition in partitions}
+    async def _freshen(
+        self, hand: list[ConsumerRecord], ends: dict[TopicPartition, int]
+    ) -> list[ConsumerRecord]:
+        """Take what came since the client fetched what is in hand: it asks again only then."""
+        ours, assignments = set(ends), self._assignments
+        while len(hand) < self._size and not self._stopping.is_set():
+            ours = {tp for tp in ours - self._held.keys() if await self._before(tp, ends[tp])}
+            more = await self._more() if ours and assignments == self._assignments else []
+            if not more:
+                break
+            hand = hand + more
+        return hand
+
+    async def _more(self, partitions: Iterable[TopicPartition] = ()) -> list[ConsumerRecord]:
+        """Read on; of all partitions, since the client asks for nothing while it has anything."""
+        size, wait_ms = self._size, _MORE_MS
+        polled = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=size)
+        return in_order(polled, self._topics)
 
     async def _before(self, tp: TopicPartition, end: int) -> bool:
         try:
@@ -308,28 +317,12 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             results = await self._store.apply([s for _, s in batch], position_of)
         except BadValue as error:
-            found = self._ours(await self._bisect(batch, error))
+            found = self._ours(await bisect(self._store, batch, error))
             await self._offsets.advance(up_to_dead(records, [*dead, *found]))
             return found
         self._offsets.kept_by_batch(kept)
         journal.decisions(batch, results)
         return self._ours(rejected(batch, results))
-
-    async def _bisect(self, batch: Batch, error: BadValue) -> list[DeadLetter]:
-        """Find the records that PostgreSQL will not take; everything else is applied (rule 11)."""
-        if len(batch) == 1:
-            return [DeadLetter(batch[0][0], "bad_value", str(error))]
-        dead: list[DeadLetter] = []
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            try:
-                results = await self._store.apply([s for _, s in half])
-            except BadValue as again:
-                dead += await self._bisect(half, again)
-            else:
-                journal.decisions(half, results)
-                dead += rejected(half, results)
-        return dead
 
     async def _bury(
         self, dead: list[DeadLetter], ends: dict[TopicPartition, int]
@@ -348,6 +341,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         return ends
 
     def _hold(self, first: dict[TopicPartition, int], error: BaseException) -> None:
+        self._drop_ahead(first)  # it is sought back
         for tp, offset in first.items():
             log.error(
                 "dead_letter_not_sent",
@@ -382,8 +376,12 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._size = self._settings.batch
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
-        for record in reversed(records):
+        for record in reversed([*records, *self._ahead]):
             self._seek(partition_of(record), record.offset)
+        self._ahead = []
+
+    def _drop_ahead(self, gone: Iterable[TopicPartition]) -> None:
+        self._ahead = [r for r in self._ahead if partition_of(r) not in gone]
 
     def _seek(self, tp: TopicPartition, offset: int) -> None:
         try:
@@ -396,3 +394,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+
+__all__ = ["Loop", "LoopSettings"]

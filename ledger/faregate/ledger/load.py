@@ -16,6 +16,9 @@ from faregate.ledger.core import Account, Books, Hold, Pipeline, Rules, Seen, St
 from faregate.ledger.names import Names, erased
 from faregate.ledger.queries import SQL
 
+_PARTS = ("context", "seen", "pipeline", "completion")
+"""The kinds of rows that the query `state` gives."""
+
 
 class PayerMoved(Exception):
     """A hold appeared, between look and lock, whose payer is not locked: take the batch again."""
@@ -79,8 +82,19 @@ async def load(
     """
     pipelines = _uuids(needs.pipelines)
     locked = await connection.fetch(SQL["lock_accounts"], sorted(ids.values()), pipelines)
-    context = await connection.fetchrow(SQL["context"])
     subjects = _subjects(ids, locked)
+    batches = {(ids[s], batch): (s, batch) for s, batch in needs.batches}
+    parts: dict[str, list[asyncpg.Record]] = {p: [] for p in _PARTS}
+    for row in await connection.fetch(
+        SQL["state"],
+        _uuids(needs.events),
+        _uuids(needs.usages),
+        pipelines,
+        [a for a, _ in batches],
+        [UUID(b) for _, b in batches],
+    ):
+        parts[row["part"]].append(row)
+    (context,) = parts["context"]
     state = State(await prices.books(connection, context["price_version"]), rules)
     loaded = Loaded(
         state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {}
@@ -89,11 +103,11 @@ async def load(
         subject = subjects[row["id"]]
         loaded.heads[subject] = row["chain_head"]
         state.accounts[subject] = _account(subject, row)
-    await _load_seen(connection, state, needs)
-    if pipelines:
-        await _load_pipelines(connection, names, loaded, pipelines)
-    if needs.batches:
-        await _load_completions(connection, loaded, needs)
+    _take_seen(state, parts["seen"])
+    await _take_pipelines(connection, names, loaded, parts["pipeline"])
+    for row in parts["completion"]:
+        key = batches[row["account_id"], row["batch_key"].bytes]
+        state.completions.setdefault(key, {})[row["phase"]] = row["items"]
     return loaded
 
 
@@ -117,19 +131,19 @@ def _account(subject: str, row: asyncpg.Record) -> Account:
     )
 
 
-async def _load_seen(connection: asyncpg.Connection, state: State, needs: Needs) -> None:
-    rows = await connection.fetch(SQL["seen"], _uuids(needs.events), _uuids(needs.usages))
+def _take_seen(state: State, rows: Sequence[asyncpg.Record]) -> None:
     for row in rows:
-        seen = Seen(row["fingerprint"].bytes, row["id"], row["result"])
+        seen = Seen(row["fingerprint"].bytes, row["outcome_id"], row["result"])
         state.seen[row["event_key"].bytes] = seen
         if row["usage_key"] is not None:
             state.seen[row["usage_key"].bytes] = seen
 
 
-async def _load_pipelines(
-    connection: asyncpg.Connection, names: Names, loaded: Loaded, keys: list[UUID]
+async def _take_pipelines(
+    connection: asyncpg.Connection, names: Names, loaded: Loaded, rows: Sequence[asyncpg.Record]
 ) -> None:
-    rows = await connection.fetch(SQL["pipelines"], keys)
+    if not rows:
+        return
     involved = {i for r in rows for i in (r["user_id"], r["org_id"], r["payer_id"]) if i}
     known = {i: s for s, i in loaded.ids.items()}
     if not involved <= known.keys():
@@ -173,13 +187,3 @@ def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
         hold,
         b"",
     )
-
-
-async def _load_completions(connection: asyncpg.Connection, loaded: Loaded, needs: Needs) -> None:
-    wanted = {(loaded.ids[s], batch): (s, batch) for s, batch in needs.batches}
-    rows = await connection.fetch(
-        SQL["completions"], [a for a, _ in wanted], [UUID(b) for _, b in wanted]
-    )
-    for row in rows:
-        key = wanted[row["account_id"], row["batch_key"].bytes]
-        loaded.state.completions.setdefault(key, {})[row["phase"]] = row["items"]

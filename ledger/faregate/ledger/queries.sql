@@ -49,22 +49,43 @@ FOR UPDATE OF a;
 SELECT clock_timestamp() AS now, nextval('tx_seq') AS tx,
        (SELECT max(version) FROM price_versions) AS price_version;
 
--- name: seen
-SELECT event_key, usage_key, fingerprint, id, result FROM outcomes
-WHERE event_key = ANY ($1::uuid[])
-UNION ALL
-SELECT event_key, usage_key, fingerprint, id, result FROM outcomes
-WHERE usage_key = ANY ($2::uuid[]);
-
 -- name: pipelines
 SELECT pipeline_key, outcome_id, user_id, org_id, items, phases, pruned, hold_id, payer_id,
        price_version, amount, remaining, state, expires_at, usage_settled, usage_expected
 FROM pipelines WHERE pipeline_key = ANY ($1::uuid[]);
 
--- name: completions
-SELECT c.account_id, c.batch_key, c.phase, c.items
+-- name: state
+-- All that a decision rests on, in one round trip, read after locking like `context`; `part` tells
+-- what a row is. $1 event keys, $2 usage keys, $3 pipelines, $4 accounts and $5 batches alike.
+SELECT 'context' AS part, clock_timestamp() AS now, nextval('tx_seq') AS tx,
+       (SELECT max(version) FROM price_versions) AS price_version,
+       NULL::uuid AS event_key, NULL::uuid AS usage_key, NULL::uuid AS fingerprint,
+       NULL::text AS result, NULL::bigint AS outcome_id, NULL::uuid AS pipeline_key,
+       NULL::bigint AS user_id, NULL::bigint AS org_id, NULL::integer AS items,
+       NULL::jsonb AS phases, NULL::jsonb AS pruned, NULL::uuid AS hold_id,
+       NULL::bigint AS payer_id, NULL::bigint AS amount, NULL::bigint AS remaining,
+       NULL::text AS state, NULL::timestamptz AS expires_at, NULL::integer AS usage_settled,
+       NULL::bigint AS usage_expected, NULL::bigint AS account_id, NULL::uuid AS batch_key,
+       NULL::text AS phase
+UNION ALL
+SELECT 'seen', NULL, NULL, NULL, event_key, usage_key, fingerprint, result, id, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM outcomes WHERE event_key = ANY ($1::uuid[])
+UNION ALL
+SELECT 'seen', NULL, NULL, NULL, event_key, usage_key, fingerprint, result, id, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM outcomes WHERE usage_key = ANY ($2::uuid[])
+UNION ALL
+SELECT 'pipeline', NULL, NULL, price_version, NULL, NULL, NULL, NULL, outcome_id, pipeline_key,
+       user_id, org_id, items, phases, pruned, hold_id, payer_id, amount, remaining, state,
+       expires_at, usage_settled, usage_expected, NULL, NULL, NULL
+FROM pipelines WHERE pipeline_key = ANY ($3::uuid[])
+UNION ALL
+SELECT 'completion', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, c.items,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, c.account_id, c.batch_key,
+       c.phase
 FROM completions c
-JOIN unnest($1::bigint[], $2::uuid[]) AS w (account_id, batch_key)
+JOIN unnest($4::bigint[], $5::uuid[]) AS w (account_id, batch_key)
     ON c.account_id = w.account_id AND c.batch_key = w.batch_key;
 
 -- name: price_versions
@@ -104,21 +125,22 @@ ON CONFLICT (account_id, batch_key, phase) DO UPDATE SET items = EXCLUDED.items;
 DELETE FROM unpriced WHERE outcome_id = ANY ($1::bigint[]);
 
 -- name: put_offsets
--- Never back: a zombie's late batch cannot undo what its successor has read. Gives the partitions
--- whose kept offset is lower than the caller knows it was ($7): the database is a restored backup.
-WITH wanted AS (
-    SELECT * FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[], $7::bigint[])
-        AS w (topic_id, partition, topic, next_offset, known)
-), put AS (
-    INSERT INTO offsets AS o (cluster, consumer, topic_id, partition, topic, next_offset)
-    SELECT $1, $2, topic_id, partition, topic, next_offset FROM wanted
-    ORDER BY topic_id, partition
-    ON CONFLICT (cluster, consumer, topic_id, partition)
-    DO UPDATE SET next_offset = greatest(o.next_offset, EXCLUDED.next_offset),
-        topic = EXCLUDED.topic
-)
+-- Never back: a zombie's late batch cannot undo what its successor has read.
+INSERT INTO offsets AS o (cluster, consumer, topic_id, partition, topic, next_offset)
+SELECT $1, $2, topic_id, partition, topic, next_offset
+FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[])
+    AS w (topic_id, partition, topic, next_offset)
+ORDER BY topic_id, partition
+ON CONFLICT (cluster, consumer, topic_id, partition)
+DO UPDATE SET next_offset = greatest(o.next_offset, EXCLUDED.next_offset), topic = EXCLUDED.topic;
+
+-- name: offsets_behind
+-- Gives the partitions whose kept offset was lower than the caller knows it to be ($6): the
+-- database is a restored backup.
 SELECT w.topic, w.partition, w.known, coalesce(o.next_offset, 0) AS kept
-FROM wanted w LEFT JOIN offsets o
+FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bigint[])
+    AS w (topic_id, partition, topic, known)
+LEFT JOIN offsets o
     ON (o.cluster, o.consumer, o.topic_id, o.partition) = ($1, $2, w.topic_id, w.partition)
 WHERE coalesce(o.next_offset, 0) < w.known;
 
@@ -126,8 +148,8 @@ WHERE coalesce(o.next_offset, 0) < w.known;
 SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND consumer = $2;
 
 -- name: put_outbox
-WITH row AS (INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2))
-SELECT pg_notify('outbox', '');
+-- The relay is told when the transaction commits.
+INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2) RETURNING pg_notify('outbox', '');
 
 -- name: outbox
 SELECT tx, checkpoints FROM outbox ORDER BY tx LIMIT $1;

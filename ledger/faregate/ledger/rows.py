@@ -1,28 +1,104 @@
-"""Put new rows into a table: many with COPY, a few with one pipelined INSERT."""
+"""Put new rows into tables: many with COPY, a few of several tables in one round trip."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import asyncpg
 
 FEW = 16
-"""So many rows take one round trip with INSERT; COPY takes two, and is cheaper for more rows."""
+"""So many rows of a table go with the others in one statement; more are cheaper with COPY, which
+takes two round trips for each table."""
+
+_TYPES = {
+    "bigint": "id account_id sequence amount held_delta debt_delta balance held debt outcome_id "
+    "user_id org_id units input_tokens output_tokens payer_id remaining usage_expected",
+    "integer": "price_version source_id items usage_settled",
+    "smallint": "entries batch_size",
+    "uuid": "event_key usage_key fingerprint seal cause hold_id pipeline_key",
+    "timestamptz": "at occurred_at expires_at",
+    "boolean": "byok",
+    "bytea": "hash",
+    "jsonb": "body phases pruned",
+}
+_TYPE_OF = {column: name for name, columns in _TYPES.items() for column in columns.split()}
+"""What is not in here is text."""
+
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
-async def put_rows(
-    connection: asyncpg.Connection, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]
-) -> None:
-    """Insert `rows` in their order, all or none. Raises the driver's errors."""
-    if len(rows) > FEW:
-        await connection.copy_records_to_table(table, records=rows, columns=columns)
-    elif rows:
-        await connection.executemany(_insert(table, tuple(columns)), rows)
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """New rows of a table."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A statement and what goes into it."""
+
+    sql: str
+    values: Sequence[Any]
+
+
+_NOTHING = Change("SELECT WHERE false", ())
+
+
+async def put_rows(connection: asyncpg.Connection, new: Rows) -> None:
+    """Insert rows in their order, all or none. Raises the driver's errors."""
+    if len(new.rows) > FEW:
+        await connection.copy_records_to_table(new.table, records=new.rows, columns=new.columns)
+    elif new.rows:
+        change = insertion(new)
+        await connection.execute(change.sql, *change.values)
+
+
+def insertion(new: Rows) -> Change:
+    """Make the statement that inserts some rows: one array for each column."""
+    return Change(_insert(new.table, new.columns), list(zip(*new.rows, strict=True)))
+
+
+async def change_all(
+    connection: asyncpg.Connection, changes: Sequence[Change], last: Change | None = None
+) -> list[asyncpg.Record]:
+    """Make changes to different tables, in one round trip; give what the query `last` does.
+
+    It sees the tables as they were before.
+    """
+    last = last or _NOTHING
+    sql = _together(tuple((c.sql, len(c.values)) for c in changes), last.sql)
+    values = (value for c in (*changes, last) for value in c.values)
+    rows: list[asyncpg.Record] = await connection.fetch(sql, *values)
+    return rows
+
+
+@lru_cache(64)
+def _together(changes: tuple[tuple[str, int], ...], last: str) -> str:
+    """Make one statement of many. PostgreSQL runs what stands in WITH from the last to the first.
+
+    No result rests on that: the tables differ. It keeps the order in which writers lock keys.
+    """
+    parts, before = [], 0
+    for n, (sql, count) in enumerate(changes):
+        parts.append(f"c{n} AS ({_numbered(sql, before)})")
+        before += count
+    return f"WITH {', '.join(reversed(parts))} {_numbered(last, before)}"
+
+
+def _numbered(sql: str, after: int) -> str:
+    bare = sql.rstrip().removesuffix(";")
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + after}", bare)
 
 
 @lru_cache(32)
 def _insert(table: str, columns: tuple[str, ...]) -> str:
-    values = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - our names
+    arrays = ", ".join(f"${n}::{_TYPE_OF.get(c, 'text')}[]" for n, c in enumerate(columns, 1))
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608 - our names

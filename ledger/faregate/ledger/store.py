@@ -18,19 +18,23 @@ from asyncpg.exceptions._base import DataError as DriverDataError
 
 from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
-from faregate.ledger.core import Decision, LedgerFault, Outcome, Rejected, Rules, Seen, decide
+from faregate.ledger.core import LedgerFault, Outcome, Rejected, Rules, Seen, decide
 from faregate.ledger.database import TRANSIENT, Unavailable
 from faregate.ledger.keys import Keys
-from faregate.ledger.load import Loaded, NamesMoved, PayerMoved, PriceCache, load
+from faregate.ledger.load import NamesMoved, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
 from faregate.ledger.queries import SQL
-from faregate.ledger.write import WentBack, checkpoint, put_offsets, write
+from faregate.ledger.write import WentBack, checkpoint, write
 from faregate.ledger.write_pipelines import Conflict
 
 Result = Outcome | Seen | Rejected | None
 PositionOf = Callable[[Sequence[Result]], Position | None]
 
 _ATTEMPTS = 8
+
+_BEGIN = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
+"""All that is asked in the transaction finds its rows by their keys, however many they are. Left to
+itself the server plans most of it anew for each batch."""
 
 
 class BadValue(Exception):
@@ -105,35 +109,29 @@ class Store:
         ids = await self.names.ids(needs.subjects)
         sources = {r: await self.names.source(r) for r in {s.refs.source for s in submissions}}
         async with self.pool.acquire() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
+            await connection.execute(_BEGIN)
             try:
                 loaded = await load(connection, self.names, self._prices, self.rules, needs, ids)
                 decision = decide(loaded.state, [s.command for s in submissions], loaded.now)
-                await self._write(connection, loaded, decision, submissions, sources)
                 position = position_of(decision.results) if position_of else None
-                if position and position.offsets:
-                    await put_offsets(connection, position)
+                await write(
+                    connection,
+                    self.keys,
+                    loaded,
+                    decision,
+                    submissions,
+                    sources,
+                    self.checkpoint_every,
+                    position,
+                )
                 failpoints.reach("before_commit")
             except BaseException:
                 if not connection.is_closed():
-                    await transaction.rollback()
+                    await connection.execute("ROLLBACK")
                 raise
-            await transaction.commit()
+            await connection.execute("COMMIT")
             failpoints.reach("after_commit")
         return decision.results
-
-    async def _write(
-        self,
-        connection: asyncpg.Connection,
-        loaded: Loaded,
-        decision: Decision,
-        submissions: Sequence[Submission],
-        sources: dict[str, int],
-    ) -> None:
-        await write(
-            connection, self.keys, loaded, decision, submissions, sources, self.checkpoint_every
-        )
 
     async def checkpoint(self, limit: int = 1000) -> int:
         """Announce the state of accounts that moved since their last checkpoint; count them."""

@@ -15,7 +15,7 @@ from faregate.ledger.core import Decision, Entry, LedgerFault
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
-from faregate.ledger.rows import put_rows
+from faregate.ledger.rows import FEW, Change, Rows, change_all, insertion, put_rows
 from faregate.ledger.write_pipelines import write_pipelines
 
 TX_BITS = 14
@@ -77,26 +77,45 @@ async def write(
     submissions: Sequence[Submission],
     sources: Mapping[str, int],
     checkpoint_every: int,
+    position: Position | None = None,
 ) -> None:
-    """Write a decision: outcomes, entries, accounts, holds, and its outbox row.
+    """Write a decision: outcomes, entries, accounts, holds, its outbox row, and the offsets.
 
-    Nothing is written for a batch of duplicates. Raises Conflict (take the batch again).
+    For a batch of duplicates there are only the offsets. Raises Conflict (take the batch again)
+    and WentBack.
     """
     if not decision.outcomes:
+        await _finish(connection, [], position)
         return
     if max(len(decision.outcomes), len(decision.entries)) >= 1 << TX_BITS:
         raise LedgerFault(f"a batch may write at most {1 << TX_BITS} rows: make it smaller")
     rows, heads = seal(loaded, decision)
-    await put_rows(connection, "outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision))
-    await put_rows(connection, "entries", (*chain.COLUMNS, "hash"), rows)
-    await put_rows(
-        connection, "refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources)
-    )
-    await _update_accounts(connection, loaded, decision, heads)
-    await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
+    pipelines = await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
     await _write_rest(connection, loaded, decision)
+    new = [
+        Rows("outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision)),
+        Rows("entries", (*chain.COLUMNS, "hash"), rows),
+        Rows("refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources)),
+        pipelines,
+    ]
     checkpoints = _checkpoints(loaded, decision, heads, checkpoint_every)
-    await connection.execute(SQL["put_outbox"], loaded.tx, checkpoints)
+    outbox = Change(SQL["put_outbox"], (loaded.tx, checkpoints))
+    rest = [*_accounts(loaded, decision, heads), outbox]
+    if all(len(n.rows) <= FEW for n in new):
+        rest = [*(insertion(n) for n in new if n.rows), *rest]
+    else:
+        for some in new:
+            await put_rows(connection, some)
+    await _finish(connection, rest, position)
+
+
+async def _finish(
+    connection: asyncpg.Connection, changes: Sequence[Change], position: Position | None
+) -> None:
+    if position and position.offsets:
+        await put_offsets(connection, position, changes)
+    elif changes:
+        await change_all(connection, changes)
 
 
 def seal(loaded: Loaded, decision: Decision) -> tuple[list[tuple[Any, ...]], dict[str, bytes]]:
@@ -214,22 +233,21 @@ def _ref_rows(
     return rows
 
 
-async def _update_accounts(
-    connection: asyncpg.Connection, loaded: Loaded, decision: Decision, heads: Mapping[str, bytes]
-) -> None:
+def _accounts(loaded: Loaded, decision: Decision, heads: Mapping[str, bytes]) -> list[Change]:
     moved = [decision.state.accounts[s] for s in heads]
-    if moved:
-        await connection.execute(
-            SQL["update_accounts"],
-            [loaded.ids[a.subject] for a in moved],
-            [a.balance for a in moved],
-            [a.held for a in moved],
-            [a.debt for a in moved],
-            [a.sequence for a in moved],
-            [heads[a.subject] for a in moved],
-            [a.last_at for a in moved],
-            [a.tier for a in moved],
-        )
+    if not moved:
+        return []
+    values = [
+        [loaded.ids[a.subject] for a in moved],
+        [a.balance for a in moved],
+        [a.held for a in moved],
+        [a.debt for a in moved],
+        [a.sequence for a in moved],
+        [heads[a.subject] for a in moved],
+        [a.last_at for a in moved],
+        [a.tier for a in moved],
+    ]
+    return [Change(SQL["update_accounts"], values)]
 
 
 async def _write_rest(connection: asyncpg.Connection, loaded: Loaded, decision: Decision) -> None:
@@ -262,7 +280,7 @@ async def _write_rest(connection: asyncpg.Connection, loaded: Loaded, decision: 
         )
         for n, u in decision.unpriced
     ]
-    await put_rows(connection, "unpriced", _UNPRICED_COLUMNS, unpriced)
+    await put_rows(connection, Rows("unpriced", _UNPRICED_COLUMNS, unpriced))
 
 
 def _checkpoints(
@@ -297,19 +315,20 @@ def checkpoint(
     }
 
 
-async def put_offsets(connection: asyncpg.Connection, position: Position) -> None:
+async def put_offsets(
+    connection: asyncpg.Connection, position: Position, changes: Sequence[Change] = ()
+) -> None:
     """Keep how far the consumer group has come, with the money (rule 7). Raises WentBack."""
     ordered = sorted(position.offsets, key=lambda o: (o.topic_id.bytes, o.partition))
-    behind = await connection.fetch(
-        SQL["put_offsets"],
+    places = (
         position.cluster,
         position.consumer,
         [o.topic_id for o in ordered],
         [o.partition for o in ordered],
         [o.topic for o in ordered],
-        [o.next_offset for o in ordered],
-        [o.known for o in ordered],
     )
-    if behind:
-        places = (f"{r['topic']}[{r['partition']}] {r['known']} -> {r['kept']}" for r in behind)
-        raise WentBack(f"kept offsets went back: {', '.join(places)}")
+    put = Change(SQL["put_offsets"], (*places, [o.next_offset for o in ordered]))
+    look = Change(SQL["offsets_behind"], (*places, [o.known for o in ordered]))
+    if behind := await change_all(connection, [*changes, put], look):
+        went = (f"{r['topic']}[{r['partition']}] {r['known']} -> {r['kept']}" for r in behind)
+        raise WentBack(f"kept offsets went back: {', '.join(went)}")

@@ -12,7 +12,7 @@ from asyncpg.pgproto.pgproto import UUID
 from faregate.ledger.core import Decision, Pipeline
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
-from faregate.ledger.rows import put_rows
+from faregate.ledger.rows import Rows
 
 _COLUMNS = (
     "pipeline_key",
@@ -40,14 +40,13 @@ class Conflict(Exception):
 
 async def write_pipelines(
     connection: asyncpg.Connection, loaded: Loaded, decision: Decision, first: int
-) -> None:
-    """Write what a decision did to pipelines; its outcomes have the ids from `first` on.
+) -> Rows:
+    """Write what a decision changed of pipelines; give the rows that are yet to be inserted.
 
-    Raises Conflict, or the driver's UniqueViolationError: two requests for one new pipeline_id meet
-    on the primary key, and the later one is decided again.
+    The decision's outcomes have the ids from `first` on. Raises Conflict. Inserting may raise the
+    driver's UniqueViolationError: two requests for one new pipeline_id meet on the primary key, and
+    the later one is decided again.
     """
-    if not decision.pipelines:
-        return
     numbers = {o.identity.event_key: first + n for n, o in enumerate(decision.outcomes)}
     anew = [p for p in decision.pipelines.values() if p.cause in numbers]
     holds = [p for p in decision.pipelines.values() if p.cause not in numbers and p.hold]
@@ -62,10 +61,9 @@ async def write_pipelines(
         )
         if done != f"DELETE {len(again)}":
             raise Conflict
-    if anew:
-        rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
-        rows.sort(key=lambda row: row[0].bytes)
-        await put_rows(connection, "pipelines", _COLUMNS, rows)
+    rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
+    rows.sort(key=lambda row: row[0].bytes)
+    return Rows("pipelines", _COLUMNS, rows)
 
 
 async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipeline]) -> None:
