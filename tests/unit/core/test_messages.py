@@ -48,3 +48,33 @@ def test_an_unknown_pipeline_and_an_unknown_price_say_how_to_add_it(twin: Twin) 
 def test_an_expired_request_is_to_be_sent_anew(twin: Twin) -> None:
     late = twin.make.request(expires_at=twin.now - timedelta(seconds=1))
     assert "Send a new one" in message(twin, late)
+
+
+def test_a_used_up_quota_says_until_when_to_wait(twin: Twin) -> None:
+    twin.do(twin.make.quota("user:ann", 1))
+    twin.do(twin.make.request(pipeline="nlp"))
+    said = message(twin, twin.make.request("p2", pipeline="nlp"))
+    assert said.startswith("All 1 calls of this period are used. Wait until 2025-03-31T12:00:00Z")
+
+
+def test_a_member_is_sent_to_the_admin(twin: Twin) -> None:
+    twin.do(twin.make.grant("org:acme", 100 * MICRO))
+    twin.do(twin.make.policy("allocated"))
+    said = message(twin, twin.make.request(org="acme"))
+    assert said == (
+        "org:acme has allocated no credits to this user. Ask its admin for an allocation."
+    )
+    twin.do(twin.make.allocate("ann", 7 * MICRO))
+    said = message(twin, twin.make.request(org="acme"))
+    assert "45 credits are required, 7 are left of what org:acme has allocated" in said
+    assert "Ask its admin" in said
+
+
+def test_waiting_helps_where_credits_are_held(twin: Twin) -> None:
+    twin.do(twin.make.grant("user:ann", 50 * MICRO))
+    twin.do(twin.make.request("p1"))
+    assert "or wait until held credits are released" in message(twin, twin.make.request("p2"))
+
+
+def test_a_refused_deduction_says_what_a_denial_does(twin: Twin) -> None:
+    assert "Buy credits for user:ann" in message(twin, twin.make.deduct(MICRO))

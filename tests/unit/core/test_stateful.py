@@ -1,210 +1,18 @@
 """Given any history of commands, the core and the model of the contract never differ."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from tests.unit.core.twin import DEFAULT_BOOK, MICRO, SUBJECTS, Twin
+from tests.unit.core import histories, histories_acts
+from tests.unit.core.histories import Make
+from tests.unit.core.twin import MICRO, SUBJECTS, Twin
 
-from faregate.ledger.core import Command, Rules, SetBalance
-
-Make = Callable[[Twin], Command | None]
-"""Makes one command for the ledger as it stands; None when there is nothing to make it from."""
-
-PHASES = ("spellcheck", "nlp", "cj_assessment", "score", "report")
-FIRST_BOOK: dict[str, Any] = {
-    "pipelines": {**DEFAULT_BOOK["pipelines"], "full": list(PHASES)},
-    "phases": {
-        **DEFAULT_BOOK["phases"],
-        "score": {"per": "item", "credits": 0.5},
-        "report": {"per": "flat", "credits": 3},
-    },
-}
-RARE_PHASES = ("unheard_of", "new")
-pipeline_ids = st.sampled_from(["p1", "p1", "p2", "p3"])
-users = st.sampled_from(["ann", "bob", "cat"])
-orgs = st.sampled_from([None, None, "acme", "acme", "beta"])
-batches = st.sampled_from(["b1", "b2"])
-phases = st.sampled_from([*PHASES, *PHASES, *RARE_PHASES])
-seldom = st.integers(0, 7).map(lambda n: n == 7)
-named_phases = st.lists(phases, min_size=1, max_size=3, unique=True).map(tuple)
-items = st.integers(1, 12)
-micro = st.sampled_from([1, 300_000, MICRO, 4 * MICRO, 5 * MICRO, 45 * MICRO, 200 * MICRO])
-targets = st.sampled_from([0, 1, 5, 45, 46, 100, 100])
-seconds = st.sampled_from([-2, 0, 1, 29, 30, 31, 600, 3599, 3600, 3601, 86_400, 40 * 86_400])
-ages = st.sampled_from(
-    [
-        *[timedelta(0), timedelta(minutes=1), timedelta(hours=2), timedelta(days=11)] * 3,
-        timedelta(days=35),
-        timedelta(days=35, microseconds=1),
-        -timedelta(minutes=5),
-        -timedelta(minutes=5, microseconds=1),
-    ]
-)
-prices = st.sampled_from(
-    [
-        {"per": "item", "credits": 0},
-        {"per": "item", "credits": 0.1},
-        {"per": "pair", "credits": 1},
-        {"per": "pair", "credits": 0.000001},
-        {"per": "flat", "credits": 3},
-        {"per": "item", "credits": 2},
-    ]
-)
-
-
-@st.composite
-def price_books(draw: st.DrawFn) -> dict[str, Any]:
-    chosen = {phase: draw(prices) for phase in PHASES if not draw(seldom)}
-    chosen |= {phase: draw(prices) for phase in RARE_PHASES if draw(st.booleans())}
-    pipelines = dict(FIRST_BOOK["pipelines"])
-    if draw(seldom):
-        del pipelines["full"]
-    return {"pipelines": pipelines, "phases": chosen}
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> Make:
-    fields: dict[str, Any] = {
-        "pipeline": draw(st.sampled_from([*["cj_assessment", "full"] * 3, "nlp", "what"])),
-        "items": draw(items),
-        "user": draw(users),
-        "org": draw(orgs),
-        "batch": draw(batches),
-        "phases": draw(named_phases) if draw(seldom) else None,
-    }
-    pipeline_id, left = draw(pipeline_ids), draw(st.sampled_from([*[None] * 9, -1, 0, 1]))
-
-    def make(twin: Twin) -> Command:
-        until = None if left is None else twin.now + timedelta(seconds=left)
-        return twin.make.request(pipeline_id, expires_at=until, **fields)
-
-    return make
-
-
-def of_a_run(twin: Twin, pipeline_id: str, user: str, org: str | None, fits: int) -> dict[str, Any]:
-    """Name the run's own user and org mostly (`fits` > 0), and anybody at times."""
-    run = twin.run(pipeline_id)
-    if run is not None and fits:
-        user = run.user.removeprefix("user:")
-        org = run.org.removeprefix("org:") if run.org and fits > 1 else None
-    return {"pipeline_id": pipeline_id, "user": user, "org": org}
-
-
-@st.composite
-def usages(draw: st.DrawFn) -> Make:
-    fields: dict[str, Any] = {
-        "units": 10**9 if draw(seldom) else draw(st.sampled_from([1, 2, 3, 10, 45, 46])),
-        "byok": draw(seldom),
-        "model": "gpt-4" if draw(seldom) else None,
-    }
-    usage_id, unrelated = f"u{draw(st.integers(1, 200))}", draw(phases)
-    age, whose, fits = draw(ages), (draw(users), draw(orgs)), draw(st.integers(0, 4))
-    pipeline_id, nameless, n = draw(pipeline_ids), draw(seldom), draw(st.integers(0, 7))
-
-    def make(twin: Twin) -> Command:
-        owner = of_a_run(twin, pipeline_id, *whose, fits)
-        run = twin.run(pipeline_id)
-        phase = run.phases[n % len(run.phases)] if run and run.phases and fits else unrelated
-        if nameless:
-            owner["pipeline_id"] = None
-        return twin.make.usage(usage_id, twin.now - age, phase=phase, **owner, **fields)
-
-    return make
-
-
-@st.composite
-def completions(draw: st.DrawFn) -> Make:
-    pipeline_id, whose, fits = (
-        draw(pipeline_ids),
-        (draw(users), draw(orgs)),
-        draw(st.integers(0, 3)),
-    )
-    fields: dict[str, Any] = {
-        "phase": draw(phases),
-        "batch": draw(batches),
-        "items": draw(st.none() | items),
-    }
-    return lambda twin: twin.make.completed(**of_a_run(twin, pipeline_id, *whose, fits), **fields)
-
-
-@st.composite
-def finishes(draw: st.DrawFn) -> Make:
-    pipeline_id, whose, fits = (
-        draw(pipeline_ids),
-        (draw(users), draw(orgs)),
-        draw(st.integers(0, 3)),
-    )
-    expected = draw(st.none() | st.integers(0, 3))
-    return lambda twin: twin.make.finished(
-        **of_a_run(twin, pipeline_id, *whose, fits), usage_events=expected
-    )
-
-
-@st.composite
-def settings_of_balance(draw: st.DrawFn) -> Make:
-    subject, target, near = draw(st.sampled_from(SUBJECTS)), draw(targets), draw(st.integers(-1, 9))
-
-    def make(twin: Twin) -> Command:
-        command = twin.make.set_balance(subject, target)
-        if near > 1:
-            return command
-        exact = max(0, twin.account(subject).held + near)  # just below, at and above what is held
-        return SetBalance(command.identity, subject, exact)
-
-    return make
-
-
-@st.composite
-def grants(draw: st.DrawFn) -> Make:
-    subject = draw(st.sampled_from(SUBJECTS))
-    kind: Literal["purchase", "bonus"] = draw(st.sampled_from(["purchase", "bonus"]))
-    amount = draw(micro | st.just(10**15 - 1))
-    return lambda twin: twin.make.grant(subject, amount, kind)
-
-
-@st.composite
-def sweeps(draw: st.DrawFn) -> Make:
-    n, due_only, other = draw(st.integers(0, 9)), draw(st.booleans()), draw(st.integers(0, 4)) == 0
-
-    def make(twin: Twin) -> Command | None:
-        found = twin.due_sweeps(due_only=due_only)
-        if not found:
-            return None
-        sweep = found[n % len(found)]
-        return twin.make.sweep(sweep.pipeline_key, b"of-another-hold!") if other else sweep
-
-    return make
-
-
-@st.composite
-def late_charges(draw: st.DrawFn) -> Make:
-    n = draw(st.integers(0, 9))
-
-    def make(twin: Twin) -> Command | None:
-        found = twin.late_charges()
-        return found[n % len(found)] if found else None
-
-    return make
-
-
-ordinary = st.one_of(
-    requests(),
-    requests(),
-    usages(),
-    usages(),
-    usages(),
-    completions(),
-    finishes(),
-    settings_of_balance(),
-    grants(),
-    sweeps(),
-    late_charges(),
-)
+from faregate.ledger.core import Command, Rules
 
 
 class Ledger(RuleBasedStateMachine):
@@ -215,12 +23,12 @@ class Ledger(RuleBasedStateMachine):
         self.twin = Twin()
         self.sent: list[Command] = []
 
-    @initialize(auto=st.booleans(), priced=st.integers(0, 9), filled=st.integers(0, 3))
-    def begin(self, auto: bool, priced: int, filled: int) -> None:
-        self.twin = Twin(Rules(provisioning="auto" if auto else "manual"))
+    @initialize(rules=histories.rules, priced=st.integers(0, 9), filled=st.integers(0, 3))
+    def begin(self, rules: Rules, priced: int, filled: int) -> None:
+        self.twin = Twin(rules)
         if priced != 9:
             since = self.twin.now - timedelta(days=20)
-            self.twin.apply_prices(FIRST_BOOK, since)
+            self.twin.apply_prices(histories.FIRST_BOOK, since)
         if filled != 3:
             make = self.twin.make
             self.submit([make.grant(s, 60 * MICRO) for s in SUBJECTS[:-1]])
@@ -234,25 +42,30 @@ class Ledger(RuleBasedStateMachine):
     def made(self, *makes: Make) -> list[Command]:
         return [c for c in (make(self.twin) for make in makes) if c is not None]
 
-    @rule(make=requests())
+    @rule(make=histories.requests())
     def request(self, make: Make) -> None:
         self.submit(self.made(make))
 
-    @rule(make=usages())
+    @rule(make=histories.usages())
     def use(self, make: Make) -> None:
         self.submit(self.made(make))
 
-    @rule(asked=requests(), makes=st.lists(usages() | finishes() | completions(), max_size=4))
+    @rule(
+        asked=histories.requests(),
+        makes=st.lists(
+            histories.usages() | histories.finishes() | histories.completions(), max_size=4
+        ),
+    )
     def run(self, asked: Make, makes: list[Make]) -> None:
         self.submit(self.made(asked))
         for make in makes:
             self.submit(self.made(make))
 
-    @rule(make=ordinary)
+    @rule(make=histories_acts.ordinary)
     def one(self, make: Make) -> None:
         self.submit(self.made(make))
 
-    @rule(makes=st.lists(ordinary, min_size=2, max_size=6))
+    @rule(makes=st.lists(histories_acts.ordinary, min_size=2, max_size=6))
     def batch(self, makes: list[Make]) -> None:
         self.submit(self.made(*makes))
 
@@ -262,7 +75,7 @@ class Ledger(RuleBasedStateMachine):
             min_size=1,
             max_size=3,
         ),
-        between=ordinary,
+        between=histories_acts.ordinary,
     )
     def send_again(self, again: list[tuple[int, str]], between: Make) -> None:
         """Duplicates: the same event, the same usage under a new event id, other content."""
@@ -285,7 +98,27 @@ class Ledger(RuleBasedStateMachine):
             commands.append(replace(command, identity=identity))
         self.submit([*commands, *self.made(between), *commands])
 
-    @rule(passed=seconds)
+    @rule(makes=st.lists(histories_acts.acts, min_size=2, max_size=5))
+    def administer(self, makes: list[Make]) -> None:
+        for make in makes:
+            self.submit(self.made(make))
+
+    @rule(makes=histories_acts.runs_within_an_allocation())
+    def run_within_an_allocation(self, makes: list[Make]) -> None:
+        for make in makes:
+            self.submit(self.made(make))
+
+    @rule(steps=histories_acts.months())
+    def let_months_pass(self, steps: list[tuple[Make, int]]) -> None:
+        for make, gap in steps:
+            self.submit(self.made(make))
+            self.twin.wait(seconds=gap)
+
+    @rule()
+    def refresh_all(self) -> None:
+        self.submit([self.twin.make.refresh(s) for s in sorted(self.twin.state.accounts)])
+
+    @rule(passed=histories.seconds)
     def wait(self, passed: int) -> None:
         self.twin.wait(seconds=passed)
 
@@ -293,7 +126,7 @@ class Ledger(RuleBasedStateMachine):
     def sweep_all(self) -> None:
         self.submit([*self.twin.due_sweeps()])
 
-    @rule(book=price_books(), since=st.sampled_from([-20 * 86_400, -3600, 0, 0, 3600]))
+    @rule(book=histories.price_books(), since=st.sampled_from([-20 * 86_400, -3600, 0, 0, 3600]))
     def change_prices(self, book: dict[str, Any], since: int) -> None:
         self.twin.apply_prices(book, self.twin.now + timedelta(seconds=since))
 
@@ -303,9 +136,10 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
+TestLedger.pytestmark = [pytest.mark.timeout(300)]  # type: ignore[attr-defined]
 TestLedger.settings = settings(
     deadline=None,
-    max_examples=400,
+    max_examples=250,
     stateful_step_count=45,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from faregate.ledger.core.admin import close_due_hold, grant, set_balance
-from faregate.ledger.core.model import (
+from faregate.ledger.core.accounts import LedgerFault
+from faregate.ledger.core.admin import close_due_hold, grant, refresh_due, refund, set_balance
+from faregate.ledger.core.commands import (
+    AddGrant,
+    Allocate,
     ChargeUnpriced,
     CloseHold,
     Command,
-    Entry,
+    Deduct,
     Finished,
-    Grant,
-    LedgerFault,
-    Outcome,
     PhaseCompleted,
-    Pipeline,
-    Rejected,
+    Refresh,
+    Refund,
+    Register,
+    Release,
     Request,
-    Seen,
+    Reserve,
+    SetAlerts,
     SetBalance,
-    State,
+    SetMember,
+    SetPolicy,
+    SetQuota,
+    SetTier,
+    Settle,
+    Unlock,
     Usage,
 )
+from faregate.ledger.core.deducting import deduct
+from faregate.ledger.core.model import Entry, Outcome, Pipeline, Rejected, Seen, State
+from faregate.ledger.core.orgs import allocate, set_member, set_policy
+from faregate.ledger.core.plans import set_alerts, set_quota, set_tier
 from faregate.ledger.core.posting import Work
 from faregate.ledger.core.progress import finished, phase_completed
+from faregate.ledger.core.provisioning import register, unlock
 from faregate.ledger.core.requests import request
+from faregate.ledger.core.reserving import release, reserve, settle
 from faregate.ledger.core.usage import charge_unpriced, usage
 
 PENDING = -1
@@ -52,6 +67,8 @@ class Decision:
     completed: dict[tuple[str, bytes, str], int | None]
     unpriced: list[tuple[int, Usage]]
     charged: list[int]
+    planned: set[str]
+    """Accounts whose plan changed, whether or not there is an entry of theirs."""
 
 
 def decide(state: State, commands: Sequence[Command], now: datetime) -> Decision:
@@ -79,6 +96,7 @@ def decide(state: State, commands: Sequence[Command], now: datetime) -> Decision
         work.completed,
         work.unpriced,
         work.charged,
+        {s for s in work.planned if own.accounts[s].plan != state.accounts[s].plan},
     )
 
 
@@ -87,15 +105,18 @@ def _one(work: Work, index: int, command: Command) -> Result:
     if known is not None:
         return known
     written = len(work.entries)
+    work.before.clear()
+    work.put_before.clear()
     try:
-        outcome = _dispatch(work, index, command)
+        outcome = _HANDLERS[type(command)](work, index, command)
     except Rejected as rejected:
-        if len(work.entries) != written:
-            raise LedgerFault("a command was rejected after it had written entries") from rejected
+        work.undo(written)  # what time had brought comes another time
         return rejected
     if outcome is not None:
         work.outcomes.append(outcome)
         _remember(work, outcome)
+    elif len(work.entries) != written:
+        raise LedgerFault("a command wrote entries and came to nothing")
     return outcome
 
 
@@ -121,21 +142,27 @@ def _remember(work: Work, outcome: Outcome) -> None:
         work.state.seen[identity.usage_key] = seen
 
 
-def _dispatch(work: Work, index: int, command: Command) -> Outcome | None:  # noqa: PLR0911
-    match command:
-        case Usage():
-            return usage(work, index, command)
-        case Request():
-            return request(work, index, command)
-        case PhaseCompleted():
-            return phase_completed(work, index, command)
-        case Finished():
-            return finished(work, index, command)
-        case SetBalance():
-            return set_balance(work, index, command)
-        case Grant():
-            return grant(work, index, command)
-        case CloseHold():
-            return close_due_hold(work, index, command)
-        case ChargeUnpriced():
-            return charge_unpriced(work, index, command)
+_HANDLERS: dict[type, Callable[[Work, int, Any], Outcome | None]] = {
+    Usage: usage,
+    Request: request,
+    PhaseCompleted: phase_completed,
+    Finished: finished,
+    Register: register,
+    SetBalance: set_balance,
+    AddGrant: grant,
+    Refund: refund,
+    SetTier: set_tier,
+    SetQuota: set_quota,
+    SetAlerts: set_alerts,
+    SetPolicy: set_policy,
+    SetMember: set_member,
+    Allocate: allocate,
+    Unlock: unlock,
+    Deduct: deduct,
+    Reserve: reserve,
+    Settle: settle,
+    Release: release,
+    CloseHold: close_due_hold,
+    Refresh: refresh_due,
+    ChargeUnpriced: charge_unpriced,
+}

@@ -1,33 +1,90 @@
-"""Holds: live -> closing -> closed (rule 9, contract: Holds)."""
+"""Holds: live -> closing -> closed (rule 9, contract: Holds).
+
+A hold pins parts of its payer's grants; for a member of an `allocated` org it pins as much of the
+member's allocation. Both are held, settled and released by the same amounts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
 
-from faregate.ledger.core.model import Hold, Pipeline, Rejected
-from faregate.ledger.core.posting import Work, pay_debt, post
+from faregate.ledger.core.accounts import burn
+from faregate.ledger.core.model import Hold, Pins, Pipeline, Rejected
+from faregate.ledger.core.posting import Work, pay_debt, post, spend
+from faregate.ledger.core.renewal import expire
+
+
+def pin(
+    work: Work,
+    subject: str,
+    amount: int,
+    *,
+    hold_id: bytes,
+    user: str,
+    org: str | None,
+    price_version: int,
+) -> Pins:
+    """Write the entry that reserves `amount` of an account; give the parts that it pins."""
+    pins = tuple(burn(work.state.accounts[subject], amount))
+    post(
+        work,
+        subject,
+        "hold",
+        held=amount,
+        grants=tuple((number, 0, part) for number, part in pins),
+        hold_id=hold_id,
+        user=user,
+        org=org,
+        price_version=price_version,
+    )
+    return pins
 
 
 def close_hold(work: Work, pipeline: Pipeline, reason: str) -> Pipeline:
-    """Release what is left of the pipeline's hold, let it pay debt, and close it."""
+    """Release what is left of the pipeline's hold, let it pay debt, and close it.
+
+    What expired while it was held goes at once: it never pays debt.
+    """
     hold = pipeline.hold
     if hold is None or hold.state == "closed":
         return pipeline
     if hold.remaining:
-        post(
-            work,
-            hold.payer,
-            "release",
-            held=-hold.remaining,
-            hold_id=hold.id,
-            user=pipeline.user,
-            org=pipeline.org,
-            price_version=hold.price_version,
-            reason=reason,
-        )
-        pay_debt(work, hold.payer)
-    return work.put(replace(pipeline, hold=replace(hold, remaining=0, state="closed")))
+        _release(work, pipeline, hold, hold.payer, hold.pins, reason)
+        if hold.member:
+            _release(work, pipeline, hold, hold.member, hold.member_pins, reason)
+            take_back_if_removed(work, hold.member)
+    return work.put(
+        replace(pipeline, hold=replace(hold, remaining=0, state="closed", pins=(), member_pins=()))
+    )
+
+
+def _release(
+    work: Work, pipeline: Pipeline, hold: Hold, subject: str, pins: Pins, reason: str
+) -> None:
+    post(
+        work,
+        subject,
+        "release",
+        held=-hold.remaining,
+        grants=tuple((number, 0, -part) for number, part in pins),
+        hold_id=hold.id,
+        user=pipeline.user,
+        org=pipeline.org,
+        price_version=hold.price_version,
+        reason=reason,
+    )
+    expire(work, subject)
+    pay_debt(work, subject)
+
+
+def take_back_if_removed(work: Work, member: str) -> None:
+    """Take back what comes free in the allocation of somebody who is a member no more."""
+    account = work.state.accounts[member]
+    if account.plan.role == "removed" and account.available:
+        amount = account.available
+        grants = spend(account, amount)
+        post(work, member, "adjustment", amount=-amount, grants=grants, reason="member_removed")
 
 
 def close_if_due(work: Work, pipeline: Pipeline | None) -> Pipeline | None:

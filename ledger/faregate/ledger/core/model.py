@@ -1,18 +1,14 @@
-"""Plain data of the core: accounts, holds, commands, entries, outcomes.
-
-Accounts are named by their subject (`org:<id>` or `user:<id>`). Keys (`event_key`, `pipeline_key`,
-...) are 16-byte keyed hashes that the shell makes; the core only compares them.
-"""
+"""Plain data of the core: rules, holds, entries, outcomes, and the state that is decided over."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from faregate.ledger.core.accounts import Account, Delta
+from faregate.ledger.core.commands import Identity, Usage
 from faregate.ledger.core.prices import Books
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 HoldState = Literal["live", "closing", "closed"]
 Kind = Literal[
@@ -26,10 +22,8 @@ Kind = Literal[
     "release",
     "debt",
 ]
-
-
-class LedgerFault(Exception):
-    """The core was about to break one of its own invariants. A bug: nothing is written."""
+Pins = tuple[tuple[int, int], ...]
+"""Grants of one account, each with the part of it that a hold has pinned."""
 
 
 class Rejected(Exception):
@@ -46,6 +40,23 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Welcome:
+    """How the welcome grant depends on who comes (amounts in micro-credits)."""
+
+    days: float | None = None
+    """The welcome grant expires after so many days; None: never."""
+    verified_only: bool = False
+    """Nothing before the e-mail address is verified."""
+    by_referral: tuple[tuple[str, int], ...] = ()
+    referral_bonus: int = 0
+    """What the user who sent a new one gets."""
+    arms: tuple[tuple[str, int], ...] = ()
+    """Amounts to compare with each other (A/B): users are spread over them by their id."""
+    milestones: tuple[tuple[str, int], ...] = ()
+    """Parts of the amount that are released later, each when its milestone is reached."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """Settings that decisions rest on. Times are durations, amounts micro-credits."""
 
@@ -55,24 +66,9 @@ class Rules:
     max_ahead: timedelta = timedelta(minutes=5)
     provisioning: Literal["auto", "manual"] = "manual"
     welcome_micro: int = 5_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What one payer has, in micro-credits. `debt > 0` implies that nothing is available."""
-
-    subject: str
-    balance: int = 0
-    held: int = 0
-    debt: int = 0
-    sequence: int = 0
-    last_at: datetime = EPOCH
-    tier: str = "free"
-
-    @property
-    def available(self) -> int:
-        """What is owned and not reserved."""
-        return self.balance - self.held
+    welcome: Welcome = Welcome()
+    low_micro: int = 0
+    low_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,11 @@ class Hold:
     expires_at: datetime
     usage_settled: int = 0
     usage_expected: int | None = None
+    pins: Pins = ()
+    """Where `remaining` is: parts of the payer's grants, in burn order."""
+    member: str | None = None
+    """The member's account whose allocation is held as well."""
+    member_pins: Pins = ()
 
     def is_due(self, now: datetime) -> bool:
         """Tell whether its time (or, when closing, its grace) is over."""
@@ -109,114 +110,16 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What makes a command the same command: kept for ever (contract: Identity)."""
+class GrantTerms:
+    """What a new grant is, beside its amount. People and texts in it can be erased later."""
 
-    event_key: bytes
-    fingerprint: bytes
-    usage_key: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Ask to run a pipeline. `phases` overrides what the price book says the pipeline does."""
-
-    identity: Identity
-    user: str
-    org: str | None
-    pipeline_key: bytes
-    pipeline: str
-    batch_key: bytes
-    items: int
-    phases: tuple[str, ...] | None = None
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Work that was done: either `phase` and `units`, or `model` and tokens."""
-
-    identity: Identity
-    user: str
-    org: str | None
-    pipeline_key: bytes | None
-    occurred_at: datetime
-    byok: bool = False
-    phase: str | None = None
-    units: int | None = None
-    provider: str | None = None
-    model: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseCompleted:
-    """A phase is done for a batch: it is not run again, and the pipeline's hold is extended."""
-
-    identity: Identity
-    user: str
-    org: str | None
-    pipeline_key: bytes
-    batch_key: bytes
-    phase: str
-    items: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The pipeline ended; `usage_events` says how many usage events it will have had."""
-
-    identity: Identity
-    user: str
-    org: str | None
-    pipeline_key: bytes
-    status: str
-    usage_events: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SetBalance:
-    """Leave `balance = target` and no debt."""
-
-    identity: Identity
-    subject: str
-    target: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Add credits: `purchase` or `bonus`."""
-
-    identity: Identity
-    subject: str
-    kind: Literal["purchase", "bonus"]
-    amount: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CloseHold:
-    """The sweeper's command: release what is left of a hold whose time is over."""
-
-    identity: Identity
-    pipeline_key: bytes
-    hold_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ChargeUnpriced:
-    """Charge usage that was kept because it had no price. `unpriced_id` is its first outcome."""
-
-    identity: Identity
-    unpriced_id: int
-    usage: Usage
-
-
-Command = (
-    Request | Usage | PhaseCompleted | Finished | SetBalance | Grant | CloseHold | ChargeUnpriced
-)
+    priority: int
+    expires_at: datetime | None
+    source: str | None = None
+    allocated_by: str | None = None
+    notes: str | None = None
+    layer: str | None = None
+    arm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +144,14 @@ class Entry:
     price_version: int | None = None
     usage: Usage | None = None
     reason: str | None = None
+    grants: tuple[Delta, ...] = ()
+    """What it did to which grants; sums up to `amount` and `held_delta`."""
+    terms: GrantTerms | None = None
+    """Those of the grant that it makes, if it makes one."""
+    tier: str | None = None
+    """The user's tier, where the price depended on it."""
+    alert: str | None = None
+    """What it raised: `low:<threshold in micro-credits>`, `exhausted`, or both with a comma."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +169,8 @@ class Outcome:
     user: str | None = None
     org: str | None = None
     body: dict[str, Any] | None = None
+    calls: int = 0
+    """How many calls it counted against the user's quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,3 +192,5 @@ class State:
     pipelines: dict[bytes, Pipeline] = field(default_factory=dict)
     completions: dict[tuple[str, bytes], dict[str, int | None]] = field(default_factory=dict)
     seen: dict[bytes, Seen] = field(default_factory=dict)
+    members: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Subject of the account of an org's member, by org and user."""

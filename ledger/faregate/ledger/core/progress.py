@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from faregate.ledger.core.commands import Finished, PhaseCompleted
 from faregate.ledger.core.holds import close_if_due, close_if_settled, extend, owned_pipeline
-from faregate.ledger.core.model import Finished, Outcome, PhaseCompleted
+from faregate.ledger.core.model import Outcome
 from faregate.ledger.core.posting import Work
+from faregate.ledger.core.provisioning import FIRST_PIPELINE, reach
 
 
 def phase_completed(work: Work, index: int, cmd: PhaseCompleted) -> Outcome:
@@ -43,5 +45,7 @@ def finished(work: Work, index: int, cmd: Finished) -> Outcome:
             expires_at=work.now + work.state.rules.grace,
         )
         close_if_settled(work, work.put(replace(pipeline, hold=closing)))
+    if pipeline and pipeline.user == cmd.user and cmd.status == "succeeded":
+        reach(work, cmd.user, FIRST_PIPELINE)
     body = {"status": cmd.status, "usage_events": cmd.usage_events}
     return Outcome(index, cmd.identity, "finished", "recorded", cmd.user, cmd.org, body)

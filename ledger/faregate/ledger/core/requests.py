@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from faregate.ledger.core.holds import close_hold, close_if_due, open_hold
-from faregate.ledger.core.model import Hold, Outcome, Pipeline, Rejected, Request
-from faregate.ledger.core.posting import Work, post, welcome
+from faregate.ledger.core import quotas
+from faregate.ledger.core.commands import Request
+from faregate.ledger.core.denials import facts, rfc3339
+from faregate.ledger.core.holds import close_hold, close_if_due, open_hold, pin
+from faregate.ledger.core.model import Hold, Outcome, Pins, Pipeline, Rejected
+from faregate.ledger.core.payers import Payer, candidates, covering, refusal
+from faregate.ledger.core.posting import Work
 from faregate.ledger.core.prices import Book
-
-STATUS = {
-    "unknown_pipeline": 422,
-    "unknown_price": 422,
-    "request_expired": 410,
-    "quota_exceeded": 429,
-    "debt_outstanding": 402,
-    "no_allocation": 403,
-    "allocation_exhausted": 402,
-    "insufficient_credits": 402,
-}
-"""HTTP status of each reason for a denial, in the contract's order of precedence."""
+from faregate.ledger.core.provisioning import welcome
+from faregate.ledger.core.renewal import refresh
 
 
 def request(work: Work, index: int, cmd: Request) -> Outcome:
@@ -32,13 +25,23 @@ def request(work: Work, index: int, cmd: Request) -> Outcome:
     known = work.state.pipelines.get(cmd.pipeline_key)
     if known and open_hold(known, work.now):
         _same_owner(known, cmd)
-    welcome(work, cmd.user)
+    welcome(work, cmd.user, "lazy")
     known = close_if_due(work, known)
     if known and known.hold and known.hold.state == "live":
         return _initiated(work, index, cmd, known)
     if known:
         close_hold(work, known, "restarted")
+    for subject in _involved(work, cmd):
+        refresh(work, subject)
     return _decide_afresh(work, index, cmd)
+
+
+def _involved(work: Work, cmd: Request) -> list[str]:
+    """List the accounts that the decision may rest on."""
+    if cmd.org is None:
+        return [cmd.user]
+    member = work.state.members.get((cmd.org, cmd.user))
+    return [cmd.org, cmd.user] if member is None else [cmd.org, cmd.user, member]
 
 
 def _same_owner(known: Pipeline, cmd: Request) -> None:
@@ -71,11 +74,6 @@ def prune(
     return to_run, tuple(p for p in phases if p in covered)
 
 
-def candidates(cmd: Request) -> list[str]:
-    """Who may pay, in order: the org, then the user's own balance (policy `pool`)."""
-    return [cmd.user] if cmd.org is None else [cmd.org, cmd.user]
-
-
 def _reserve(
     work: Work,
     index: int,
@@ -85,13 +83,15 @@ def _reserve(
     pruned: tuple[str, ...],
     required: int,
 ) -> Outcome:
-    payers = candidates(cmd)
+    counts = cmd.org is None
+    if counts and quotas.is_used_up(work, cmd.user):
+        return _denied(work, index, cmd, "quota_exceeded", to_run, required, pruned)
+    payers = candidates(work, cmd.user, cmd.org)
     hold = None
     if required:
-        payer = next((p for p in payers if _covers(work, p, required)), None)
+        payer = covering(work, payers, required)
         if payer is None:
-            indebted = any(work.state.accounts[p].debt for p in payers)
-            reason = "debt_outstanding" if indebted else "insufficient_credits"
+            reason = refusal(work, payers, required)
             return _denied(work, index, cmd, reason, to_run, required, pruned)
         hold = _hold(work, cmd, book, payer, required)
     pipeline = Pipeline(
@@ -104,28 +104,38 @@ def _reserve(
         hold,
         cmd.identity.event_key,
     )
-    return _initiated(work, index, cmd, work.put(pipeline), book, payers[0])
+    calls = quotas.count(work, cmd.user) if counts else 0
+    return _initiated(work, index, cmd, work.put(pipeline), book, payers[0].subject, calls)
 
 
-def _covers(work: Work, payer: str, required: int) -> bool:
-    account = work.state.accounts[payer]
-    return account.debt == 0 and account.available >= required
-
-
-def _hold(work: Work, cmd: Request, book: Book, payer: str, required: int) -> Hold:
+def _hold(work: Work, cmd: Request, book: Book, payer: Payer, required: int) -> Hold:
     hold_id = uuid5(UUID(bytes=cmd.identity.event_key), "hold").bytes
-    post(
-        work,
-        payer,
-        "hold",
-        held=required,
-        hold_id=hold_id,
-        user=cmd.user,
-        org=cmd.org,
-        price_version=book.version,
+
+    def pinned(subject: str) -> Pins:
+        return pin(
+            work,
+            subject,
+            required,
+            hold_id=hold_id,
+            user=cmd.user,
+            org=cmd.org,
+            price_version=book.version,
+        )
+
+    pins = pinned(payer.subject)
+    member_pins = pinned(payer.member) if payer.member else ()
+    return Hold(
+        hold_id,
+        payer.subject,
+        required,
+        required,
+        book.version,
+        "live",
+        work.now + work.state.rules.hold_ttl,
+        pins=pins,
+        member=payer.member,
+        member_pins=member_pins,
     )
-    until = work.now + work.state.rules.hold_ttl
-    return Hold(hold_id, payer, required, required, book.version, "live", until)
 
 
 def _initiated(
@@ -135,6 +145,7 @@ def _initiated(
     pipeline: Pipeline,
     book: Book | None = None,
     payer: str | None = None,
+    calls: int = 0,
 ) -> Outcome:
     hold = pipeline.hold
     version = hold.price_version if hold else book.version if book else None
@@ -148,14 +159,10 @@ def _initiated(
         "available": work.state.accounts[payer].available if payer else 0,
         "reserved": hold.amount if hold else 0,
         "hold_id": str(UUID(bytes=hold.id)) if hold else None,
-        "hold_expires_at": _rfc3339(hold.expires_at) if hold else None,
+        "hold_expires_at": rfc3339(hold.expires_at) if hold else None,
         "price_version": version,
     }
-    return Outcome(index, cmd.identity, "request", "initiated", cmd.user, cmd.org, body)
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    return Outcome(index, cmd.identity, "request", "initiated", cmd.user, cmd.org, body, calls)
 
 
 def _denied(
@@ -167,20 +174,12 @@ def _denied(
     required: int | None,
     pruned: tuple[str, ...],
 ) -> Outcome:
-    considered = [
-        {"payer": p, "available": work.state.accounts[p].available} for p in candidates(cmd)
-    ]
+    payers = candidates(work, cmd.user, cmd.org)
     body: dict[str, Any] = {
         "pipeline": cmd.pipeline,
         "items": cmd.items,
         "phases": list(phases),
         "pruned": list(pruned),
-        "reason": reason,
-        "status": STATUS[reason],
-        "required": required or 0,
-        "available": max(work.state.accounts[p].available for p in candidates(cmd)),
-        "considered": considered,
-        "held": sum(work.state.accounts[p].held for p in candidates(cmd)),
-        "debts": [p for p in candidates(cmd) if work.state.accounts[p].debt],
+        **facts(work, cmd.user, payers, reason, required),
     }
     return Outcome(index, cmd.identity, "request", "denied", cmd.user, cmd.org, body)
