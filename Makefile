@@ -8,11 +8,13 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 ARGS ?=
+SEED ?= 0
+HISTORIES ?= 20000
 PYTEST_ARGS ?=
 # Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo test check bench schemas lint types clean
+.PHONY: help setup demo test check simulate bench schemas lint types clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -33,11 +35,15 @@ test: setup ## the whole suite, real Kafka and PostgreSQL included (PYTEST_ARGS=
 check: setup lint types ## the inner loop: lint, types, and the tests that need no servers
 	$(BIN)/pytest -q -m "not stack and not faults" $(PYTEST_ARGS) tests/unit tests/contracts tests/tidy
 
+simulate: setup ## 20,000 random histories, invariants after every step (SEED=7 HISTORIES=1: one again)
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --histories $(HISTORIES) $(ARGS)
+
 bench: setup ## measure, write .bench/latest.json, compare with bench/baseline.json
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-schemas: setup ## write schemas/ again from the event models
+schemas: setup ## write schemas/ again from the event models and the routes
 	@$(BIN)/python -m faregate.events.schemagen
+	@$(BIN)/python -m faregate.gateway.openapi
 
 lint: setup ## ruff (rules and format) and the import contracts
 	$(BIN)/ruff check .
