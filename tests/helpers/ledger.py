@@ -6,7 +6,7 @@ Identifiers that a test does not care about are made up, always new.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -15,9 +15,9 @@ from typing import Any, Literal
 from faregate.events.amounts import parse_credits, to_credits
 from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import (
+    AddGrant,
     Command,
     Finished,
-    Grant,
     Identity,
     Outcome,
     PhaseCompleted,
@@ -97,7 +97,7 @@ class Submissions:
         event_id = event_id or new_id("grant")
         content = {"type": "grant", "subject": subject, "credits": credits_, "kind": kind}
         identity = self._identity(event_id, content)
-        command = Grant(identity, subject, kind, parse_credits(credits_), reason)
+        command = AddGrant(identity, subject, kind, parse_credits(credits_), reason)
         return self._submission(command, event_id)
 
     def request(
@@ -214,6 +214,21 @@ class Submissions:
         )
         return self._submission(command, event_id, pipeline_id)
 
+    def act(
+        self,
+        make: Callable[[Identity], Command],
+        *,
+        actor: str | None = None,
+        event_id: str | None = None,
+    ) -> Submission:
+        """Do what `make` makes of a new identity: `act(lambda i: SetTier(i, "user:a", "trial"))`.
+
+        With an actor it leaves a row in the audit log.
+        """
+        event_id = event_id or new_id("act")
+        command = make(self._identity(event_id, {"type": "act", "id": event_id}))
+        return Submission(command, Refs(self._source, event_id), actor)
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -265,6 +280,10 @@ class Ledger:
     async def finish(self, pipeline_id: str, **more: Any) -> Result:
         """End a pipeline."""
         return await self._one(self.make.finish(pipeline_id, **more))
+
+    async def act(self, make: Callable[[Identity], Command], **more: Any) -> Result:
+        """Do what there is no method for here."""
+        return await self._one(self.make.act(make, **more))
 
     async def balance(self, subject: str) -> Balance:
         """Read an account; one that does not exist has nothing."""

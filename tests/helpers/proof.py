@@ -18,7 +18,8 @@ from faregate.ledger.verify import Checkpoint, Report, verify
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 _CHARGED = """SELECT r.usage_id, count(*) AS times, sum(e.units) AS units
-    FROM entries e JOIN refs r USING (outcome_id) WHERE e.kind = 'usage' GROUP BY 1"""
+    FROM entries e JOIN refs r USING (outcome_id) LEFT JOIN members m USING (account_id)
+    WHERE e.kind = 'usage' AND m.account_id IS NULL GROUP BY 1"""
 _DECIDED = """SELECT r.pipeline_id, count(*) AS times FROM outcomes o
     JOIN refs r ON r.outcome_id = o.id WHERE o.result IN ('initiated', 'denied') GROUP BY 1"""
 _WRONG = """SELECT s.subject FROM accounts a JOIN subjects s ON s.account_id = a.id
@@ -62,7 +63,8 @@ async def prove_announcements(world: World, announced: list[tuple[str, bytes, Ev
             if event.data["sequence"] not in order[-1000:]:
                 order.append(event.data["sequence"])
     rows = await world.pool.fetch(
-        "SELECT s.subject, a.sequence FROM accounts a JOIN subjects s ON s.account_id = a.id"
+        "SELECT s.subject, a.sequence FROM accounts a JOIN subjects s ON s.account_id = a.id "
+        "LEFT JOIN members m ON m.account_id = a.id WHERE m.account_id IS NULL"
     )
     expected = {r["subject"]: list(range(1, r["sequence"] + 1)) for r in rows if r["sequence"]}
     assert orders == expected

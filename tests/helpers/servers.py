@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from faregate.ledger.database import APP_ROLE
 from faregate.ledger.migrate import known, migrate
 from faregate.runtime import stack
 
@@ -110,3 +111,21 @@ async def _template(admin: asyncpg.Connection, admin_url: str) -> str:
         await migrate(with_database(admin_url, name))
         await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
     return name
+
+
+@asynccontextmanager
+async def with_role(url: str) -> AsyncIterator[str]:
+    """Make a login that is a member of the application's role, for the length of the block.
+
+    Gives the URL of the same database for it, as a process in production would have it.
+    """
+    name, password = f"login_{uuid4().hex[:12]}", uuid4().hex
+    async with _administrator(url) as admin:
+        await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE {APP_ROLE}")
+        try:
+            place = urlsplit(url)
+            yield urlunsplit(
+                place._replace(netloc=f"{name}:{password}@{place.netloc.rpartition('@')[2]}")
+            )
+        finally:
+            await admin.execute(f"DROP ROLE {name}")

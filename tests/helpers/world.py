@@ -149,10 +149,9 @@ class World:
         """Run processes of the product on this event loop for the length of the block."""
         config = Settings(
             topic_prefix=self.prefix,
-            provisioning="manual",
             session_timeout_ms=6000,
             log_level="warning",
-            **settings,
+            **{"provisioning": "manual", **settings},
         )
         servers = Servers(self.kafka, self.database)
         async with AsyncExitStack() as resources:
@@ -189,6 +188,12 @@ def completed(batch_id: str, phase: str, pipeline_id: str, user: str = "alice", 
         **more,
     }
     return raw("pipeline.progress", "PipelinePhaseCompletedV1", data, f"c-{uuid4().hex}")
+
+
+def registered(user: str, event_id: str | None = None, **more: Any) -> Raw:
+    """Make a registration."""
+    data = {"user_id": user, **more}
+    return raw("users.registered", "UserRegisteredV1", data, event_id or f"s-{uuid4().hex}")
 
 
 def finished(pipeline_id: str, user: str = "alice", **more: Any) -> Raw:

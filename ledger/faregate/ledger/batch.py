@@ -7,14 +7,28 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from faregate.ledger.core import (
+    AddGrant,
+    Allocate,
     ChargeUnpriced,
     CloseHold,
     Command,
+    Deduct,
     Finished,
-    Grant,
     PhaseCompleted,
+    Refresh,
+    Refund,
+    Register,
+    Release,
     Request,
+    Reserve,
+    SetAlerts,
     SetBalance,
+    SetMember,
+    SetPolicy,
+    SetQuota,
+    SetTier,
+    Settle,
+    Unlock,
     Usage,
 )
 
@@ -34,10 +48,14 @@ class Refs:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A command with its caller's references."""
+    """A command with its caller's references.
+
+    `actor` is who does an administrative act: it goes into the audit log, refused or not.
+    """
 
     command: Command
     refs: Refs
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +88,15 @@ class Needs:
     events: set[bytes]
     usages: set[bytes]
     batches: set[tuple[str, bytes]]
+    pairs: set[tuple[str, str]]
+    """Orgs and users whose member account matters, if there is one."""
+    members: set[tuple[str, str]]
+    """Of these, those whose member account is made where it is missing."""
 
 
 def needs_of(commands: Sequence[Command]) -> Needs:
     """Collect what `commands` can touch; payers of known holds are found by the lock itself."""
-    needs = Needs(set(), set(), set(), set(), set())
+    needs = Needs(set(), set(), set(), set(), set(), set(), set())
     for command in commands:
         needs.events.add(command.identity.event_key)
         if command.identity.usage_key is not None:
@@ -84,18 +106,59 @@ def needs_of(commands: Sequence[Command]) -> Needs:
 
 
 def _collect(needs: Needs, command: Command) -> None:
-    if isinstance(command, SetBalance | Grant):
-        needs.subjects.add(command.subject)
-        return
-    if isinstance(command, ChargeUnpriced):
-        return
-    if command.pipeline_key is not None:
-        needs.pipelines.add(command.pipeline_key)
-    if isinstance(command, CloseHold):
-        return
+    match command:
+        case (
+            Usage()
+            | Request()
+            | PhaseCompleted()
+            | Finished()
+            | Deduct()
+            | Reserve()
+            | Settle()
+            | Release()
+        ):
+            _collect_work(needs, command)
+        case SetBalance() | AddGrant() | SetTier() | SetQuota() | SetAlerts() | Refresh():
+            needs.subjects.add(command.subject)
+        case SetPolicy():
+            needs.subjects.add(command.org)
+        case Register() | Unlock():
+            needs.subjects.add(command.user)
+            if isinstance(command, Register) and command.referrer:
+                needs.subjects.add(command.referrer)
+        case CloseHold():
+            needs.pipelines.add(command.pipeline_key)
+        case SetMember() | Allocate() | Refund():
+            _collect_member(needs, command)
+        case ChargeUnpriced():
+            pass  # its usage was collected
+
+
+def _collect_member(needs: Needs, command: SetMember | Allocate | Refund) -> None:
+    if isinstance(command, Refund):  # its outcome names user and org, whoever had paid
+        named = (command.parts[0].subject, command.user, command.org)
+        needs.subjects.update(filter(None, named))
+        if len(command.parts) == 1:
+            return
+    if command.org and command.user:
+        needs.subjects.update((command.org, command.user))
+        needs.pairs.add((command.org, command.user))
+        if not isinstance(command, Refund):
+            needs.members.add((command.org, command.user))
+
+
+def _collect_work(
+    needs: Needs,
+    command: Usage | Request | PhaseCompleted | Finished | Deduct | Reserve | Settle | Release,
+) -> None:
     needs.subjects.add(command.user)
     if command.org is not None:
         needs.subjects.add(command.org)
+        needs.pairs.add((command.org, command.user))
+    if isinstance(command, Deduct):
+        return
+    if command.pipeline_key is not None:
+        needs.pipelines.add(command.pipeline_key)
     if isinstance(command, Request | PhaseCompleted):
         needs.batches.add((command.org or command.user, command.batch_key))
 

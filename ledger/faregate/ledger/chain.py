@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
-from faregate.ledger.core.model import EPOCH
+from faregate.ledger.core.accounts import EPOCH
 
 COLUMNS = (
     "id",
@@ -44,34 +44,43 @@ COLUMNS = (
     "byok",
     "occurred_at",
     "reason",
+    "grants",
+    "priority",
+    "expires_at",
+    "tier",
+    "alert",
 )
 """Columns under the chain, in hashing (and COPY) order; `hash` follows them."""
 
 GENESIS = bytes(32)
 _VERSION = b"\x01"
-_NUMBERS = struct.Struct(">11q")
-_FIRST_TEXT = COLUMNS.index("kind")
+_NUMBERS = struct.Struct(">11q").pack
+_FIRST_TEXT, _END = COLUMNS.index("kind"), len(COLUMNS)
 _NULL = b"\xff\xff\xff\xff"
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def entry_hash(previous: bytes, row: Sequence[Any]) -> bytes:
     """Hash one entry. `row` holds the columns of COLUMNS in order (a trailing hash is ignored)."""
-    head = _NUMBERS.pack(*row[:3], (row[3] - EPOCH) // _MICROSECOND, *row[4:_FIRST_TEXT])
+    head = _NUMBERS(*row[:3], _micros(row[3]), *row[4:_FIRST_TEXT])
     parts = [
-        _NULL if value is None else _ENCODERS.get(type(value), _uuid)(value)
-        for value in row[_FIRST_TEXT : len(COLUMNS)]
+        _NULL if value is None else _encoder(type(value), _uuid)(value)
+        for value in row[_FIRST_TEXT:_END]
     ]
-    return sha256(b"".join([_VERSION, previous, head, *parts])).digest()
+    return sha256(_VERSION + previous + head + b"".join(parts)).digest()
+
+
+def _micros(moment: datetime) -> int:
+    since = moment - EPOCH  # to divide it by a microsecond takes longer
+    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
 
 
 def _prefixed(raw: bytes) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
 
 
-_TIME = _prefixed(b"t" + bytes(8))[:5]
+_TIME = struct.Struct(">Icq").pack
 _UUID = _prefixed(b"u" + bytes(16))[:5]
-_TRUE, _FALSE = _prefixed(b"\x01"), _prefixed(b"\x00")
+_FLAGS = {True: _prefixed(b"\x01"), False: _prefixed(b"\x00")}
 
 
 # Few different texts and numbers come again and again: kinds, phases, models, price versions.
@@ -86,12 +95,17 @@ def _integer(value: int) -> bytes:
 
 
 def _moment(value: datetime) -> bytes:
-    number: int = (value - EPOCH) // _MICROSECOND
-    return _TIME + number.to_bytes(8, "big", signed=True)
+    return _TIME(9, b"t", _micros(value))
 
 
-def _flag(value: bool) -> bytes:
-    return _TRUE if value else _FALSE
+# So many numbers, with what stands before them, are packed at once.
+@lru_cache(64)
+def _list_of(count: int) -> Callable[..., bytes]:
+    return partial(struct.Struct(f">Ic{count}q").pack, 8 * count + 1, b"l")
+
+
+def _integers(values: Sequence[int]) -> bytes:
+    return _list_of(len(values))(*values)
 
 
 def _uuid(value: Any) -> bytes:
@@ -103,6 +117,8 @@ def _uuid(value: Any) -> bytes:
 _ENCODERS: Mapping[type, Callable[[Any], bytes]] = {
     str: _text,
     int: _integer,
-    bool: _flag,
+    bool: _FLAGS.__getitem__,
     datetime: _moment,
+    list: _integers,
 }
+_encoder = _ENCODERS.get

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 _ROW = json.JSONEncoder(separators=(",", ":"))
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -60,6 +61,14 @@ class Keys:
     def subject(self, subject: str) -> bytes:
         """Commit to an account's subject; it outlives an erasure."""
         return self._hash(b"subject", subject)
+
+    def grant(self, account: str, number: int) -> str:
+        """Name a grant to the outside: the same for ever, and it tells nothing."""
+        return str(UUID(bytes=self.internal("grant", account, str(number))))
+
+    def actor(self, actor: str) -> bytes:
+        """Commit to who did an administrative act; it outlives an erasure."""
+        return self.internal("actor", actor)
 
     def internal(self, *parts: str) -> bytes:
         """Key of a command that the engine gives itself (a sweep, a late charge)."""

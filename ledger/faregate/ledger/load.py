@@ -11,9 +11,10 @@ from functools import lru_cache
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+from faregate.ledger import stored
 from faregate.ledger.batch import Needs
 from faregate.ledger.core import Account, Books, Hold, Pipeline, Rules, Seen, State, parse_book
-from faregate.ledger.names import Names, erased
+from faregate.ledger.names import Ids, Names, erased
 from faregate.ledger.queries import SQL
 
 _PARTS = ("context", "seen", "pipeline", "completion")
@@ -26,6 +27,10 @@ class PayerMoved(Exception):
 
 class NamesMoved(Exception):
     """An account is not whose it is remembered to be (a restored backup): forget, then again."""
+
+
+class NamesErased(Exception):
+    """Somebody has been erased since names were looked up: take the batch again."""
 
 
 @dataclass(slots=True)
@@ -74,15 +79,21 @@ async def load(
     prices: PriceCache,
     rules: Rules,
     needs: Needs,
-    ids: Mapping[str, int],
+    ids: Ids,
 ) -> Loaded:
     """Lock every account of the batch, then read.
 
-    Raises PayerMoved and NamesMoved when it must be tried again.
+    Raises PayerMoved, NamesMoved and NamesErased when it must be tried again.
     """
     pipelines = _uuids(needs.pipelines)
-    locked = await connection.fetch(SQL["lock_accounts"], sorted(ids.values()), pipelines)
-    subjects = _subjects(ids, locked)
+    pairs = [(ids[org], ids[user]) for org, user in sorted(needs.pairs)]
+    locked = await connection.fetch(
+        SQL["lock_accounts"],
+        sorted(ids.values()),
+        pipelines,
+        [org for org, _ in pairs],
+        [user for _, user in pairs],
+    )
     batches = {(ids[s], batch): (s, batch) for s, batch in needs.batches}
     parts: dict[str, list[asyncpg.Record]] = {p: [] for p in _PARTS}
     for row in await connection.fetch(
@@ -95,6 +106,11 @@ async def load(
     ):
         parts[row["part"]].append(row)
     (context,) = parts["context"]
+    if context["erasures"] != ids.erasures:
+        # The lock may have waited for an erasure, and then shows the name from before it.
+        names.as_of(context["erasures"])
+        raise NamesErased
+    subjects = _subjects(ids, locked)
     state = State(await prices.books(connection, context["price_version"]), rules)
     loaded = Loaded(
         state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {}
@@ -102,7 +118,10 @@ async def load(
     for row in locked:
         subject = subjects[row["id"]]
         loaded.heads[subject] = row["chain_head"]
-        state.accounts[subject] = _account(subject, row)
+        state.accounts[subject] = account_of(subject, row)
+        org, user = subjects.get(row["org_id"]), subjects.get(row["user_id"])
+        if org and user:
+            state.members[org, user] = subject
     _take_seen(state, parts["seen"])
     await _take_pipelines(connection, names, loaded, parts["pipeline"])
     for row in parts["completion"]:
@@ -119,7 +138,8 @@ def _subjects(ids: Mapping[str, int], locked: Sequence[asyncpg.Record]) -> dict[
     return there
 
 
-def _account(subject: str, row: asyncpg.Record) -> Account:
+def account_of(subject: str, row: asyncpg.Record) -> Account:
+    """Read an account's row as the core has it."""
     return Account(
         subject,
         row["balance"],
@@ -127,7 +147,9 @@ def _account(subject: str, row: asyncpg.Record) -> Account:
         row["debt"],
         row["sequence"],
         row["last_at"],
-        row["tier"],
+        stored.grants_of(row["grants"]),
+        row["granted"],
+        stored.plan_of(row["plan"]),
     )
 
 
@@ -144,13 +166,16 @@ async def _take_pipelines(
 ) -> None:
     if not rows:
         return
-    involved = {i for r in rows for i in (r["user_id"], r["org_id"], r["payer_id"]) if i}
+    involved = {
+        i for r in rows for i in (r["user_id"], r["org_id"], r["payer_id"], r["member_id"]) if i
+    }
     known = {i: s for s, i in loaded.ids.items()}
     if not involved <= known.keys():
         known.update(await names.subjects(involved - known.keys(), connection))
     for row in rows:
         pipeline = _pipeline(row, known)
-        if pipeline.hold and pipeline.hold.payer not in loaded.state.accounts:
+        hold, accounts = pipeline.hold, loaded.state.accounts
+        if hold and (hold.payer not in accounts or (hold.member and hold.member not in accounts)):
             raise PayerMoved
         loaded.state.pipelines[pipeline.key] = pipeline
         loaded.requests[pipeline.key] = row["outcome_id"]
@@ -176,6 +201,9 @@ def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
             row["expires_at"],
             row["usage_settled"],
             row["usage_expected"],
+            stored.pins_of(row["pins"]),
+            subjects[row["member_id"]] if row["member_id"] else None,
+            stored.pins_of(row["member_pins"]),
         )
     return Pipeline(
         row["pipeline_key"].bytes,

@@ -29,17 +29,41 @@ SELECT id FROM sources WHERE source = $1;
 -- name: all_sources
 SELECT source FROM sources ORDER BY id;
 
+-- name: ensure_members
+-- $1 orgs, $2 users (account ids), $3 commitments, sorted alike.
+WITH wanted AS (
+    SELECT w.* FROM unnest($1::bigint[], $2::bigint[], $3::uuid[])
+        AS w (org_id, user_id, commitment)
+), made AS (
+    INSERT INTO subjects (subject, commitment)
+    SELECT 'member:' || org_id || '/' || user_id, commitment FROM wanted
+    ON CONFLICT DO NOTHING
+    RETURNING account_id, commitment
+), listed AS (
+    INSERT INTO members (org_id, user_id, account_id)
+    SELECT w.org_id, w.user_id, m.account_id FROM made m JOIN wanted w USING (commitment)
+)
+INSERT INTO accounts (id) SELECT account_id FROM made;
+
 -- name: lock_accounts
--- The one mutex (rule 3): every account of the batch, payers of its pipelines' holds included, in
--- one statement and one order. The subject comes with it, because what a process remembers of it
--- may be from before a backup was restored.
-SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.chain_head, a.last_at, a.tier, s.subject
-FROM accounts a JOIN subjects s ON s.account_id = a.id
+-- The one mutex (rule 3): every account of the batch, in one statement and one order: those named
+-- ($1), payers and members of its pipelines' holds ($2), and members of its orgs ($3, $4: pairs of
+-- org and user). The subject comes with it, because what a process remembers of it may be from
+-- before a backup was restored.
+SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.chain_head, a.last_at, a.grants, a.granted,
+       a.plan, s.subject, m.org_id, m.user_id
+FROM accounts a
+JOIN subjects s ON s.account_id = a.id
+LEFT JOIN members m ON m.account_id = a.id
 WHERE a.id IN (
     SELECT unnest($1::bigint[])
     UNION
-    SELECT p.payer_id FROM pipelines p
+    SELECT unnest(ARRAY[p.payer_id, p.member_id]) FROM pipelines p
     WHERE p.pipeline_key = ANY ($2::uuid[]) AND p.payer_id IS NOT NULL
+    UNION
+    SELECT m.account_id FROM members m
+    JOIN unnest($3::bigint[], $4::bigint[]) AS w (org_id, user_id)
+        ON m.org_id = w.org_id AND m.user_id = w.user_id
 )
 ORDER BY a.id
 FOR UPDATE OF a;
@@ -47,11 +71,17 @@ FOR UPDATE OF a;
 -- name: context
 -- Read after locking: time and transaction number of one account only ever rise.
 SELECT clock_timestamp() AS now, nextval('tx_seq') AS tx,
-       (SELECT max(version) FROM price_versions) AS price_version;
+       (SELECT max(version) FROM price_versions) AS price_version,
+       (SELECT erasures FROM ledger) AS erasures;
+
+-- name: erasures
+-- How many people have been erased: names that are remembered from before may be another's now.
+SELECT erasures FROM ledger;
 
 -- name: pipelines
 SELECT pipeline_key, outcome_id, user_id, org_id, items, phases, pruned, hold_id, payer_id,
-       price_version, amount, remaining, state, expires_at, usage_settled, usage_expected
+       price_version, amount, remaining, state, expires_at, usage_settled, usage_expected,
+       pins, member_id, member_pins
 FROM pipelines WHERE pipeline_key = ANY ($1::uuid[]);
 
 -- name: state
@@ -66,24 +96,28 @@ SELECT 'context' AS part, clock_timestamp() AS now, nextval('tx_seq') AS tx,
        NULL::bigint AS payer_id, NULL::bigint AS amount, NULL::bigint AS remaining,
        NULL::text AS state, NULL::timestamptz AS expires_at, NULL::integer AS usage_settled,
        NULL::bigint AS usage_expected, NULL::bigint AS account_id, NULL::uuid AS batch_key,
-       NULL::text AS phase
+       NULL::text AS phase, NULL::jsonb AS pins, NULL::bigint AS member_id,
+       NULL::jsonb AS member_pins, (SELECT erasures FROM ledger) AS erasures
 UNION ALL
 SELECT 'seen', NULL, NULL, NULL, event_key, usage_key, fingerprint, result, id, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL
 FROM outcomes WHERE event_key = ANY ($1::uuid[])
 UNION ALL
 SELECT 'seen', NULL, NULL, NULL, event_key, usage_key, fingerprint, result, id, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL
 FROM outcomes WHERE usage_key = ANY ($2::uuid[])
 UNION ALL
 SELECT 'pipeline', NULL, NULL, price_version, NULL, NULL, NULL, NULL, outcome_id, pipeline_key,
        user_id, org_id, items, phases, pruned, hold_id, payer_id, amount, remaining, state,
-       expires_at, usage_settled, usage_expected, NULL, NULL, NULL
+       expires_at, usage_settled, usage_expected, NULL, NULL, NULL, pins, member_id, member_pins,
+       NULL
 FROM pipelines WHERE pipeline_key = ANY ($3::uuid[])
 UNION ALL
 SELECT 'completion', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, c.items,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, c.account_id, c.batch_key,
-       c.phase
+       c.phase, NULL, NULL, NULL, NULL
 FROM completions c
 JOIN unnest($4::bigint[], $5::uuid[]) AS w (account_id, batch_key)
     ON c.account_id = w.account_id AND c.batch_key = w.batch_key;
@@ -92,12 +126,14 @@ JOIN unnest($4::bigint[], $5::uuid[]) AS w (account_id, batch_key)
 SELECT version, effective_from, book FROM price_versions ORDER BY version;
 
 -- name: update_accounts
+-- $10: NULL where the plan is as it was.
 UPDATE accounts a
 SET balance = w.balance, held = w.held, debt = w.debt, sequence = w.sequence,
-    chain_head = w.chain_head, last_at = w.last_at, tier = w.tier
+    chain_head = w.chain_head, last_at = w.last_at, grants = w.grants, granted = w.granted,
+    plan = coalesce(w.plan, a.plan), due_at = w.due_at
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[],
-            $7::timestamptz[], $8::text[])
-    AS w (id, balance, held, debt, sequence, chain_head, last_at, tier)
+            $7::timestamptz[], $8::jsonb[], $9::bigint[], $10::jsonb[], $11::timestamptz[])
+    AS w (id, balance, held, debt, sequence, chain_head, last_at, grants, granted, plan, due_at)
 WHERE a.id = w.id;
 
 -- name: delete_pipelines
@@ -109,9 +145,12 @@ WHERE p.pipeline_key = w.pipeline_key AND p.outcome_id = w.outcome_id;
 -- name: update_holds
 UPDATE pipelines p
 SET remaining = w.remaining, state = w.state, expires_at = w.expires_at,
-    usage_settled = w.usage_settled, usage_expected = w.usage_expected
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::integer[], $6::bigint[])
-    AS w (pipeline_key, remaining, state, expires_at, usage_settled, usage_expected)
+    usage_settled = w.usage_settled, usage_expected = w.usage_expected, pins = w.pins,
+    member_pins = w.member_pins
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::integer[], $6::bigint[],
+            $7::jsonb[], $8::jsonb[])
+    AS w (pipeline_key, remaining, state, expires_at, usage_settled, usage_expected, pins,
+          member_pins)
 WHERE p.pipeline_key = w.pipeline_key;
 
 -- name: put_completions
@@ -152,7 +191,7 @@ SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND cons
 INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2) RETURNING pg_notify('outbox', '');
 
 -- name: outbox
-SELECT tx, checkpoints FROM outbox ORDER BY tx LIMIT $1;
+SELECT tx, checkpoints, (SELECT erasures FROM ledger) AS erasures FROM outbox ORDER BY tx LIMIT $1;
 
 -- name: delete_outbox
 DELETE FROM outbox WHERE tx = ANY ($1::bigint[]);
@@ -174,13 +213,15 @@ WHERE o.id >= $1 AND o.id < $2 AND o.result IN ('initiated', 'denied', 'unpriced
 ORDER BY o.id;
 
 -- name: due_holds
-SELECT p.pipeline_key, p.hold_id, p.user_id, p.org_id, r.pipeline_id, r.batch_id
+SELECT p.pipeline_key, p.hold_id, p.user_id, p.org_id, r.pipeline_id, r.batch_id,
+       (SELECT erasures FROM ledger) AS erasures
 FROM pipelines p LEFT JOIN refs r ON r.outcome_id = p.outcome_id
 WHERE p.state IN ('live', 'closing') AND p.expires_at <= statement_timestamp()
 ORDER BY p.expires_at LIMIT $1;
 
 -- name: unpriced_usage
-SELECT u.*, o.event_key, r.pipeline_id, r.usage_id, r.correlation_id
+SELECT u.*, o.event_key, r.pipeline_id, r.usage_id, r.correlation_id,
+       (SELECT erasures FROM ledger) AS erasures
 FROM unpriced u
 JOIN outcomes o ON o.id = u.outcome_id
 LEFT JOIN refs r ON r.outcome_id = u.outcome_id
@@ -211,8 +252,17 @@ INSERT INTO price_versions (version, effective_from, applied_by, book)
 SELECT coalesce(max(version), 0) + 1, coalesce($1, clock_timestamp()), $2, $3 FROM price_versions
 RETURNING version, effective_from;
 
+-- name: due_accounts
+-- Page by page: those after ($2, $3), so that one that stays due is looked at once in a sweep.
+SELECT a.id, a.due_at, s.subject, statement_timestamp() AS now,
+       (SELECT erasures FROM ledger) AS erasures
+FROM accounts a JOIN subjects s ON s.account_id = a.id
+WHERE a.due_at <= statement_timestamp() AND (a.due_at, a.id) > ($2, $3)
+ORDER BY a.due_at, a.id LIMIT $1;
+
 -- name: account
-SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.tier
+SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.grants, a.granted, a.plan, s.created_at,
+       a.last_at
 FROM accounts a JOIN subjects s ON s.account_id = a.id WHERE s.subject = $1;
 
 -- name: account_at
@@ -224,6 +274,9 @@ SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id
 FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
 WHERE e.account_id = $1 AND e.sequence < $2
 ORDER BY e.sequence DESC LIMIT $3;
+
+-- name: newest_prices
+SELECT max(version) AS version, clock_timestamp() AS now FROM price_versions;
 
 -- name: price_history
 -- For people: every version with who applied it; $1 NULL or one version.
@@ -292,3 +345,56 @@ SELECT EXISTS (
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
       AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('faregate.relay', 0)
 );
+
+-- name: lock_audit
+-- The newest row; nobody else appends before this transaction ends. A lock, then a look: a new
+-- statement sees what was committed while it waited.
+SELECT pg_advisory_xact_lock(hashtextextended('faregate.audit', 0));
+
+-- name: last_audit
+SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1;
+
+-- name: add_audit
+INSERT INTO audit (id, at, actor_key, action, result, account_id, outcome_id, metadata, hash, actor)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- Provisioning report.
+
+-- name: report_users
+-- Everybody who was named by anything, and what became of their welcome.
+SELECT count(*) AS seen,
+       count(*) FILTER (WHERE a.plan ->> 'welcome' = 'given') AS provisioned,
+       count(*) FILTER (WHERE a.plan ->> 'welcome' = 'pending') AS pending
+FROM accounts a JOIN subjects s ON s.account_id = a.id
+WHERE s.subject LIKE 'user:%' OR (s.subject IS NULL AND a.plan ? 'welcome');
+
+-- name: report_grants
+-- What provisioning gave, and what is left of it. A grant that is no more among its account's live
+-- ones was used up, unless an expiry took the last of it; one whose time is over is as good as expired.
+WITH given AS (
+    SELECT g.layer, g.arm, g.source, g.amount,
+           coalesce(live.remaining, 0) AS remaining,
+           CASE WHEN live.remaining > 0 AND g.expires_at <= statement_timestamp() THEN 'expired'
+                WHEN live.remaining = g.amount THEN 'unused'
+                WHEN live.remaining > 0 THEN 'in_use'
+                WHEN g.expires_at <= statement_timestamp() AND EXISTS (
+                    SELECT FROM entries e
+                    WHERE e.account_id = g.account_id AND e.sequence > g.number
+                      AND e.kind = 'expiry' AND e.grants[1] = g.number
+                ) THEN 'expired'
+                ELSE 'used_up' END AS state
+    FROM grants g
+    JOIN accounts a ON a.id = g.account_id
+    LEFT JOIN LATERAL (
+        SELECT (e ->> 1)::bigint AS remaining FROM jsonb_array_elements(a.grants) AS e
+        WHERE (e ->> 0)::bigint = g.number
+    ) AS live ON true
+    WHERE g.layer IS NOT NULL OR g.source = 'referral_bonus'
+)
+SELECT coalesce(layer, source) AS layer, arm, source, count(*) AS grants,
+       sum(amount)::bigint AS micro, sum(remaining)::bigint AS left_micro,
+       count(*) FILTER (WHERE state = 'unused') AS unused,
+       count(*) FILTER (WHERE state = 'in_use') AS in_use,
+       count(*) FILTER (WHERE state = 'used_up') AS used_up,
+       count(*) FILTER (WHERE state = 'expired') AS expired
+FROM given GROUP BY layer, arm, source ORDER BY layer, arm, source;

@@ -16,17 +16,21 @@ takes two round trips for each table."""
 
 _TYPES = {
     "bigint": "id account_id sequence amount held_delta debt_delta balance held debt outcome_id "
-    "user_id org_id units input_tokens output_tokens payer_id remaining usage_expected",
-    "integer": "price_version source_id items usage_settled",
-    "smallint": "entries batch_size",
+    "user_id org_id units input_tokens output_tokens payer_id remaining usage_expected number "
+    "member_id",
+    "integer": "price_version source_id items usage_settled priority",
+    "smallint": "entries batch_size calls",
     "uuid": "event_key usage_key fingerprint seal cause hold_id pipeline_key",
     "timestamptz": "at occurred_at expires_at",
     "boolean": "byok",
     "bytea": "hash",
-    "jsonb": "body phases pruned",
+    "jsonb": "body phases pruned pins member_pins",
 }
 _TYPE_OF = {column: name for name, columns in _TYPES.items() for column in columns.split()}
 """What is not in here is text."""
+
+_LISTS = {"grants": "bigint[]"}
+"""Columns that hold lists: `unnest` would take those apart, so they go as text."""
 
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -62,7 +66,11 @@ async def put_rows(connection: asyncpg.Connection, new: Rows) -> None:
 
 def insertion(new: Rows) -> Change:
     """Make the statement that inserts some rows: one array for each column."""
-    return Change(_insert(new.table, new.columns), list(zip(*new.rows, strict=True)))
+    values: list[Sequence[Any]] = list(zip(*new.rows, strict=True))
+    for n, column in enumerate(new.columns):
+        if column in _LISTS:
+            values[n] = [v and "{" + ",".join(map(str, v)) + "}" for v in values[n]]
+    return Change(_insert(new.table, new.columns), values)
 
 
 async def change_all(
@@ -101,4 +109,6 @@ def _numbered(sql: str, after: int) -> str:
 def _insert(table: str, columns: tuple[str, ...]) -> str:
     arrays = ", ".join(f"${n}::{_TYPE_OF.get(c, 'text')}[]" for n, c in enumerate(columns, 1))
     names = ", ".join(columns)
-    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608 - our names
+    taken = ", ".join(f"{c}::{_LISTS[c]}" if c in _LISTS else c for c in columns)
+    source = f"unnest({arrays}) AS new ({names})"
+    return f"INSERT INTO {table} ({names}) SELECT {taken} FROM {source}"  # noqa: S608 - our names

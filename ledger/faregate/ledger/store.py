@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -18,10 +19,18 @@ from asyncpg.exceptions._base import DataError as DriverDataError
 
 from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
-from faregate.ledger.core import LedgerFault, Outcome, Rejected, Rules, Seen, decide
+from faregate.ledger.core import (
+    Books,
+    LedgerFault,
+    Outcome,
+    Rejected,
+    Rules,
+    Seen,
+    decide,
+)
 from faregate.ledger.database import TRANSIENT, Unavailable
 from faregate.ledger.keys import Keys
-from faregate.ledger.load import NamesMoved, PayerMoved, PriceCache, load
+from faregate.ledger.load import NamesErased, NamesMoved, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
 from faregate.ledger.queries import SQL
 from faregate.ledger.write import WentBack, checkpoint, write
@@ -67,11 +76,17 @@ class Store:
         self.names = Names(self.pool, self.keys)
 
     async def apply(
-        self, submissions: Sequence[Submission], position_of: PositionOf | None = None
+        self,
+        submissions: Sequence[Submission],
+        position_of: PositionOf | None = None,
+        *,
+        erasures: int | None = None,
     ) -> list[Result]:
         """Decide and write a batch in one transaction; give one result per submission, in order.
 
-        `position_of` turns the results into the offsets that are kept with them. Raises
+        `position_of` turns the results into the offsets that are kept with them. Who took names
+        from the ledger itself says how many `erasures` there were then: a name that was erased
+        since would be a new account's, so that is Unavailable. Raises
         Unavailable (try again with the same identities: a commit whose answer was lost shows as
         duplicates) and BadValue (nothing was written; one of
         the batch never can be: PostgreSQL refuses a value, or the core an impossible account),
@@ -79,10 +94,12 @@ class Store:
         """
         commands = [s.command for s in submissions]
         needs = needs_of(commands)
+        if erasures is not None:
+            self.names.as_of(erasures)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._transaction(submissions, needs, position_of)
-            except (PayerMoved, Conflict):
+                return await self._transaction(submissions, needs, position_of, erasures)
+            except (PayerMoved, NamesErased, Conflict):
                 continue
             except NamesMoved:
                 self.forget()
@@ -94,6 +111,12 @@ class Store:
                 await self._after_fault(error)
         raise Unavailable("the same rows kept changing; try again")
 
+    async def books(self) -> tuple[Books, datetime]:
+        """Give all price versions there are now, and the database's time."""
+        async with self.pool.acquire() as connection:
+            row = await connection.fetchrow(SQL["newest_prices"])
+            return await self._prices.books(connection, row["version"]), row["now"]
+
     def forget(self) -> None:
         """Drop everything that is remembered of the database: it may be a restored backup."""
         self.names.forget()
@@ -104,9 +127,17 @@ class Store:
             await self.pool.expire_connections()
 
     async def _transaction(
-        self, submissions: Sequence[Submission], needs: Needs, position_of: PositionOf | None
+        self,
+        submissions: Sequence[Submission],
+        needs: Needs,
+        position_of: PositionOf | None,
+        erasures: int | None,
     ) -> list[Result]:
+        if erasures is not None and self.names.erasures not in {None, erasures}:
+            raise Unavailable("somebody has been erased in the meantime: look again")
         ids = await self.names.ids(needs.subjects)
+        if needs.members:
+            await self.names.ensure_members(needs.members, ids)
         sources = {r: await self.names.source(r) for r in {s.refs.source for s in submissions}}
         async with self.pool.acquire() as connection:
             await connection.execute(_BEGIN)

@@ -1,9 +1,10 @@
 """`verify`: recompute the ledger from its entries and name every row that does not fit (rule 5).
 
 No cached balance is trusted. Amounts, sequences and the hash chain of every account are recomputed
-from the entries; accounts, outcomes, holds, references and subjects are compared with them, and
-all of it with the checkpoints that were announced outside of the database. Outcomes have seals,
-and usage is priced again from the book that it names.
+from the entries, and so is what is left of every grant; accounts, outcomes, holds, allocations,
+refunds, references and subjects are compared with them, and all of it with the checkpoints that
+were announced outside of the database. Outcomes have seals, plans must be what the outcomes say,
+usage is priced again from the book that it names, and the audit log has a chain of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import asyncpg
 
 from faregate.ledger.keys import Keys
 from faregate.ledger.queries import SQL as STORE_SQL
+from faregate.ledger.verify_accounts import check_chains, check_members
+from faregate.ledger.verify_audit import check_audit
 from faregate.ledger.verify_outcomes import check_seals
+from faregate.ledger.verify_prices import check_prices
 from faregate.ledger.verify_report import Checkpoint, Finding, Findings, Report
 from faregate.ledger.verify_rows import PATIENCE_S, SQL, check_rows, check_triggers, notes
-from faregate.ledger.verify_streams import check_chains, check_checkpoints, check_refs
+from faregate.ledger.verify_streams import check_checkpoints, check_refs
 
 __all__ = ["Checkpoint", "Finding", "Report", "check_triggers", "verify"]
 
@@ -79,6 +83,9 @@ async def _verify(
         await check_rows(connection, findings, since)
         await check_seals(connection, findings, keys, since)
         await check_refs(connection, findings, keys, since)
+        await check_members(connection, findings, keys)
+        await check_prices(connection, findings, since)
+        await check_audit(connection, findings, keys)
         announced, superseded = await check_checkpoints(
             connection, findings, keys, checkpoints or ()
         )

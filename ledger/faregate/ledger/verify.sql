@@ -11,7 +11,10 @@ SELECT id, account_id, sequence,
        byok,
        CASE WHEN occurred_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN occurred_at
             WHEN occurred_at IS NOT NULL THEN 'epoch' END AS occurred_at,
-       reason, hash
+       reason, grants, priority,
+       CASE WHEN expires_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN expires_at
+            WHEN expires_at IS NOT NULL THEN 'epoch' END AS expires_at,
+       tier, alert, hash
 FROM entries
 WHERE $1::timestamptz IS NULL OR account_id IN (
     SELECT id FROM accounts WHERE last_at >= $1
@@ -30,16 +33,18 @@ WHERE $1::timestamptz IS NULL OR account_id IN (
 -- Every account with its subject and what its pipelines hold; also those with half of that.
 SELECT coalesce(a.id, s.account_id) AS id, a.id IS NOT NULL AS has_account,
        s.account_id IS NOT NULL AS has_subject, s.subject, s.commitment,
-       a.balance, a.held, a.debt, a.sequence, a.chain_head, a.checkpointed,
+       a.balance, a.held, a.debt, a.sequence, a.chain_head, a.checkpointed, a.grants, a.granted,
+       CASE WHEN a.due_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN a.due_at END AS due_at,
        CASE WHEN a.last_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN a.last_at
             WHEN a.id IS NOT NULL THEN 'epoch' END AS last_at,
        coalesce(p.remaining, 0)::bigint AS remaining
 FROM accounts a
 FULL JOIN subjects s ON s.account_id = a.id
 LEFT JOIN (
-    SELECT payer_id, sum(remaining) AS remaining FROM pipelines
-    WHERE state IN ('live', 'closing') GROUP BY payer_id
-) p ON p.payer_id = coalesce(a.id, s.account_id)
+    SELECT h.account_id, sum(p.remaining) AS remaining
+    FROM pipelines p CROSS JOIN LATERAL (VALUES (p.payer_id), (p.member_id)) AS h (account_id)
+    WHERE p.state IN ('live', 'closing') AND h.account_id IS NOT NULL GROUP BY h.account_id
+) p ON p.account_id = coalesce(a.id, s.account_id)
 WHERE $1::timestamptz IS NULL OR coalesce(a.id, s.account_id) IN (
     SELECT id FROM accounts WHERE last_at >= $1
     UNION SELECT account_id FROM entries WHERE at >= $1
@@ -74,18 +79,20 @@ SELECT o.id, o.command, o.result, o.entries, coalesce(e.entries, 0) AS found,
        count(*) OVER () AS total
 FROM outcomes o
 LEFT JOIN (
-    SELECT outcome_id, count(*) AS entries, count(*) FILTER (WHERE kind = 'usage') AS charges,
-           count(*) FILTER (WHERE kind = 'hold') AS holds,
-           count(*) FILTER (WHERE kind = 'adjustment') AS adjustments
-    FROM entries WHERE $1::timestamptz IS NULL OR at >= $1 GROUP BY outcome_id
+    SELECT n.outcome_id, count(*) AS entries,
+           count(*) FILTER (WHERE n.kind = 'usage' AND m.account_id IS NULL) AS charges,
+           count(*) FILTER (WHERE n.kind = 'hold') AS holds,
+           count(*) FILTER (WHERE n.kind = 'adjustment') AS adjustments
+    FROM entries n LEFT JOIN members m ON m.account_id = n.account_id
+    WHERE $1::timestamptz IS NULL OR n.at >= $1 GROUP BY n.outcome_id
 ) e ON e.outcome_id = o.id
 LEFT JOIN subjects u ON u.account_id = o.user_id
 LEFT JOIN subjects g ON g.account_id = o.org_id
 WHERE ($1::timestamptz IS NULL OR o.at >= $1)
   AND (o.entries <> coalesce(e.entries, 0)
        OR (o.result = 'charged') <> (coalesce(e.charges, 0) = 1)
-       OR (coalesce(e.holds, 0) > 0 AND o.result <> 'initiated')
-       OR (o.result = 'set' AND coalesce(e.adjustments, 0) <> 1)
+       OR (coalesce(e.holds, 0) > 0 AND o.result NOT IN ('initiated', 'reserved'))
+       OR (o.command = 'set_balance' AND coalesce(e.adjustments, 0) <> 1)
        OR (o.user_id IS NOT NULL AND u.account_id IS NULL)
        OR (o.org_id IS NOT NULL AND g.account_id IS NULL))
 ORDER BY o.id LIMIT 100;
@@ -94,7 +101,7 @@ ORDER BY o.id LIMIT 100;
 -- Every column of outcomes, in the order of the seal. A time that no Python has breaks the seal.
 SELECT id, event_key, usage_key, fingerprint, command, result, entries, user_id, org_id,
        CASE WHEN at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN at ELSE 'epoch' END AS at,
-       body, batch_size, seal
+       body, batch_size, calls, seal
 FROM outcomes WHERE $1::timestamptz IS NULL OR at >= $1;
 
 -- name: incomplete_batches
@@ -105,16 +112,18 @@ GROUP BY id >> 14 HAVING count(*) <> max(batch_size) ORDER BY 1 LIMIT 100;
 -- name: prices
 -- Usage of phases, priced again from the version that the entry names.
 SELECT e.id, e.account_id, e.sequence, e.price_version, e.phase, e.units,
-       e.debt_delta - e.amount AS charged, price.micro * e.units AS should,
+       e.debt_delta::numeric - e.amount AS charged, price.micro * e.units AS should,
        count(*) OVER () AS total
 FROM entries e
 JOIN price_versions v ON v.version = e.price_version
 CROSS JOIN LATERAL (
-    SELECT ((v.book -> 'phases' -> e.phase ->> 'credits')::numeric * 1000000) AS micro
+    SELECT CASE WHEN jsonb_typeof(v.book -> 'phases' -> e.phase -> 'credits') = 'number'
+                THEN (v.book -> 'phases' -> e.phase ->> 'credits')::numeric * 1000000 END AS micro
 ) price
 WHERE e.kind = 'usage' AND e.phase IS NOT NULL AND NOT e.byok
+  AND NOT EXISTS (SELECT FROM members m WHERE m.account_id = e.account_id)
   AND ($1::timestamptz IS NULL OR e.at >= $1)
-  AND (price.micro * e.units) IS DISTINCT FROM (e.debt_delta - e.amount)
+  AND (price.micro * e.units) IS DISTINCT FROM (e.debt_delta::numeric - e.amount)
 ORDER BY e.id LIMIT 100;
 
 -- name: holds
@@ -130,8 +139,10 @@ WITH moved AS (
           UNION SELECT account_id FROM entries WHERE at >= $1))
     GROUP BY hold_id, account_id
 ), held AS (
-    SELECT * FROM pipelines WHERE hold_id IS NOT NULL
-      AND ($1::timestamptz IS NULL OR payer_id IN (
+    SELECT p.hold_id, h.account_id AS payer_id, p.pipeline_key, p.remaining, p.amount, p.state
+    FROM pipelines p CROSS JOIN LATERAL (VALUES (p.payer_id), (p.member_id)) AS h (account_id)
+    WHERE p.hold_id IS NOT NULL AND h.account_id IS NOT NULL
+      AND ($1::timestamptz IS NULL OR h.account_id IN (
           SELECT id FROM accounts WHERE last_at >= $1
           UNION SELECT account_id FROM entries WHERE at >= $1))
 )
@@ -150,7 +161,7 @@ SELECT p.pipeline_key, p.outcome_id, o.id IS NULL AS missing, p.payer_id AS acco
        count(*) OVER () AS total
 FROM pipelines p LEFT JOIN outcomes o ON o.id = p.outcome_id
 WHERE ($1::timestamptz IS NULL OR o.at IS NULL OR o.at >= $1)
-  AND (o.id IS NULL OR o.result <> 'initiated' OR o.user_id <> p.user_id
+  AND (o.id IS NULL OR o.result NOT IN ('initiated', 'reserved') OR o.user_id <> p.user_id
        OR o.org_id IS DISTINCT FROM p.org_id
        OR o.body -> 'items' IS DISTINCT FROM to_jsonb(p.items)
        OR o.body -> 'phases' IS DISTINCT FROM p.phases
@@ -165,7 +176,7 @@ ORDER BY p.pipeline_key LIMIT 100;
 -- name: refs
 -- What callers called things, to be hashed again.
 SELECT r.outcome_id, o.id IS NULL AS missing, s.source, r.event_id, r.usage_id, r.pipeline_id,
-       o.event_key, o.usage_key, p.pipeline_key
+       o.event_key, o.usage_key, o.command, p.pipeline_key
 FROM refs r
 LEFT JOIN outcomes o ON o.id = r.outcome_id
 LEFT JOIN sources s ON s.id = r.source_id
@@ -173,15 +184,20 @@ LEFT JOIN pipelines p ON p.outcome_id = r.outcome_id
 WHERE $1::timestamptz IS NULL OR o.at IS NULL OR o.at >= $1;
 
 -- name: checkpoints
--- $1 commitments or NULL, $2 account ids or NULL, $3 sequences; one row for each, in order.
-SELECT coalesce(s.account_id, a.id) AS account_id, a.sequence AS newest,
-       e.id, e.hash, e.balance, e.held, e.debt
-FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
-    WITH ORDINALITY AS w (commitment, account_id, sequence, n)
-LEFT JOIN subjects s ON s.commitment = w.commitment
-LEFT JOIN accounts a ON a.id = coalesce(s.account_id, w.account_id)
-LEFT JOIN entries e ON e.account_id = coalesce(s.account_id, w.account_id)
-    AND e.sequence = w.sequence
+-- $1 commitments or NULL, $2 account ids or NULL, $3 sequences, $4 hashes; one row for each, in
+-- order. A name that was erased may have come again as a new account: then the one that fits.
+SELECT f.account_id, f.newest, f.id, f.hash, f.balance, f.held, f.debt
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[])
+    WITH ORDINALITY AS w (commitment, account_id, sequence, hash, n)
+LEFT JOIN LATERAL (
+    SELECT c.account_id, a.sequence AS newest, e.id, e.hash, e.balance, e.held, e.debt
+    FROM (SELECT account_id FROM subjects WHERE commitment = w.commitment
+          UNION ALL SELECT w.account_id WHERE w.account_id IS NOT NULL) c
+    LEFT JOIN accounts a ON a.id = c.account_id
+    LEFT JOIN entries e ON e.account_id = c.account_id AND e.sequence = w.sequence
+    ORDER BY e.hash IS NOT DISTINCT FROM w.hash DESC, e.id IS NULL, a.id IS NULL, c.account_id DESC
+    LIMIT 1
+) f ON true
 ORDER BY w.n;
 
 -- name: recoveries
@@ -192,16 +208,23 @@ SELECT account_id, coalesce(subject, 'erased:' || account_id) AS subject FROM su
 WHERE account_id = ANY ($1::bigint[]);
 
 -- name: triggers
--- Each append-only table, and whatever inherits from it, with its trigger as it is now.
+-- Each append-only table, and whatever inherits from it, with its trigger as it is now. Of two of
+-- them some columns, and no other, can be erased: there the trigger names all the rest.
 WITH RECURSIVE tables AS (
-    SELECT to_regclass(name)::oid AS id, name
-    FROM unnest(ARRAY['entries', 'outcomes', 'price_versions']) AS name
+    SELECT to_regclass(name)::oid AS id, name, string_to_array(erasable, ' ')::name[] AS erasable
+    FROM (VALUES ('entries', NULL), ('outcomes', NULL), ('price_versions', NULL),
+                 ('grants', 'allocated_by notes'), ('audit', 'actor')) AS t (name, erasable)
     UNION ALL
-    SELECT i.inhrelid, i.inhrelid::regclass::text FROM pg_inherits i JOIN tables t ON i.inhparent = t.id
+    SELECT i.inhrelid, i.inhrelid::regclass::text, t.erasable
+    FROM pg_inherits i JOIN tables t ON i.inhparent = t.id
 )
 SELECT t.name, g.tgenabled::text AS enabled,
        -- before (2), delete (8), update (16), truncate (32); for each statement, without condition
-       g.tgtype = 58 AND g.tgqual IS NULL AND g.tgattr = '' AS complete,
+       g.tgtype = 58 AND g.tgqual IS NULL AND (g.tgattr = '' OR NOT EXISTS (
+           SELECT FROM pg_attribute a
+           WHERE a.attrelid = t.id AND a.attnum > 0 AND NOT a.attisdropped
+             AND a.attname <> ALL (coalesce(t.erasable, '{}'))
+             AND a.attnum <> ALL (g.tgattr::smallint[]))) AS complete,
        p.prosrc ~ 'RAISE EXCEPTION' AND p.prosrc !~* '\mreturn\M' AS refuses
 FROM tables t
 LEFT JOIN pg_trigger g ON g.tgrelid = t.id AND g.tgname = 'append_only' AND NOT g.tgisinternal
@@ -211,7 +234,7 @@ ORDER BY t.name;
 -- name: privileges
 -- What the application's role may do to the tables that never change.
 SELECT name, privilege
-FROM unnest(ARRAY['entries', 'outcomes', 'price_versions']) AS name,
+FROM unnest(ARRAY['entries', 'outcomes', 'price_versions', 'grants', 'audit']) AS name,
      unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
 WHERE has_table_privilege($1, name, privilege)
    OR (privilege = 'UPDATE' AND has_any_column_privilege($1, name, privilege))

@@ -8,13 +8,14 @@ row is one finding.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from faregate.ledger.chain import COLUMNS, GENESIS, entry_hash
-from faregate.ledger.core.model import EPOCH
+from faregate.ledger.core.accounts import EPOCH
+from faregate.ledger.verify_grants import Lots
 from faregate.ledger.verify_report import Findings
 
 Row = Sequence[Any]
@@ -23,6 +24,7 @@ Values = tuple[int, int, int]
 ID, ACCOUNT, SEQUENCE, AT = range(4)
 AMOUNT, HELD_DELTA, DEBT_DELTA, BALANCE, HELD, DEBT, OUTCOME = range(4, 11)
 HASH = len(COLUMNS)
+
 
 _UNHASHABLE = (struct.error, OverflowError, TypeError, ValueError, AttributeError)
 
@@ -37,6 +39,9 @@ class Recomputed:
     head: bytes
     last_at: datetime
     flawed: bool
+    grants: Mapping[int, Sequence[Any]]
+    """What is left of each grant: remaining, held, priority, expires_at."""
+    granted: int
 
 
 class Chains:
@@ -54,29 +59,39 @@ class Chains:
         """What the last row should have said, when that is not what it says."""
         self._owing: Row | None = None
         self._flawed = False
+        self._grants = Lots()
 
     def feed(self, rows: Sequence[Row]) -> list[Recomputed]:
         """Check `rows` (COLUMNS, then the hash); give the accounts that ended before or in them."""
+        begin, moves = self._begin, self._grants.move
         for row in rows:
             if row[1] != self._account:
-                self._begin(row[1])
+                begin(row[1])
+                moves = self._grants.move
             balance, held, debt = row[7], row[8], row[9]
             old = self._values
-            if (
-                row[2] == self._sequence + 1
-                and old[0] + row[4] == balance
-                and old[1] + row[5] == held
-                and old[2] + row[6] == debt
-                and 0 <= held <= balance
-                and debt == 0
-                and not self._owing
-                and row[3] >= self._at
-                and _hash(self._head, row) == row[HASH]
-            ):
+            try:
+                fits = (
+                    row[2] == self._sequence + 1
+                    and old[0] + row[4] == balance
+                    and old[1] + row[5] == held
+                    and old[2] + row[6] == debt
+                    and 0 <= held <= balance
+                    and debt == 0
+                    and not self._owing
+                    and row[3] >= self._at
+                    and entry_hash(self._head, row) == row[HASH]
+                )
+            except _UNHASHABLE:
+                fits = False
+            if fits:
                 self._sequence, self._at, self._head = row[2], row[3], row[HASH]
                 self._values, self._others = (balance, held, debt), None
             else:
                 self._look_closer(row)
+            wrong = moves(row)
+            if wrong:
+                self._found(row, "grants", [wrong])
         self.entries += len(rows)
         ended, self._ended = self._ended, []
         return ended
@@ -92,6 +107,7 @@ class Chains:
         self._account, self._sequence, self._at = account, 0, EPOCH
         self._head, self._values = GENESIS, (0, 0, 0)
         self._others, self._owing, self._flawed = None, None, False
+        self._grants = Lots()
 
     def _end(self) -> None:
         if self._account is None:
@@ -100,7 +116,14 @@ class Chains:
             self._found(self._owing, "debt", [_OWING])
         self._ended.append(
             Recomputed(
-                self._account, self._sequence, self._values, self._head, self._at, self._flawed
+                self._account,
+                self._sequence,
+                self._values,
+                self._head,
+                self._at,
+                self._flawed,
+                self._grants.left(),
+                self._grants.granted,
             )
         )
         self._account = None

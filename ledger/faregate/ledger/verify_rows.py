@@ -13,9 +13,10 @@ import asyncpg
 
 from faregate.ledger.database import APP_ROLE
 from faregate.ledger.queries import statements
+from faregate.ledger.verify_grant_rows import GRANT_CHECKS
 from faregate.ledger.verify_report import Finding, Findings
 
-SQL = statements("verify.sql")
+SQL = {**statements("verify.sql"), **statements("verify_grants.sql")}
 
 PATIENCE_S = 3600.0
 """How long one statement over the whole ledger may take."""
@@ -27,7 +28,7 @@ async def check_rows(
     connection: asyncpg.Connection, findings: Findings, since: datetime | None
 ) -> None:
     """Add what is wrong between entries, outcomes, holds and requests."""
-    for name, explain in _CHECKS.items():
+    for name, explain in {**_CHECKS, **GRANT_CHECKS}.items():
         rows = await connection.fetch(SQL[name], since, timeout=PATIENCE_S)
         for row in rows:
             explain(findings, row)

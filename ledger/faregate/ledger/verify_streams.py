@@ -1,9 +1,8 @@
-"""What is recomputed here, row after row, in bounded memory: chains, accounts, keyed hashes."""
+"""What is hashed again here, row after row, in bounded memory; and what was announced."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -12,7 +11,6 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from faregate.ledger.keys import Keys
-from faregate.ledger.verify_chain import Chains, Recomputed
 from faregate.ledger.verify_report import Checkpoint, Findings
 from faregate.ledger.verify_rows import PATIENCE_S, SQL
 from faregate.ledger.write import TX_BITS
@@ -38,125 +36,9 @@ class Cursor:
         return rows
 
 
-class Accounts:
-    """Compares accounts and subjects with what the entries make of them, in order of their ids."""
-
-    def __init__(
-        self, connection: asyncpg.Connection, findings: Findings, keys: Keys, since: datetime | None
-    ) -> None:
-        self._rows = Cursor(connection, SQL["accounts"], since)
-        self._waiting: deque[Row] = deque()
-        self._findings = findings
-        self._keys = keys
-        self._more = True
-        self.count = 0
-
-    async def compare(self, recomputed: Iterable[Recomputed]) -> None:
-        """Compare the next accounts that have entries, and those without before them."""
-        for account in recomputed:
-            while (row := await self._next()) is not None and row["id"] < account.account_id:
-                self._waiting.popleft()
-                self._without_entries(row)
-            if row is not None and row["id"] == account.account_id:
-                self._waiting.popleft()
-                self._with_entries(row, account)
-            else:
-                self._missing(account.account_id, "accounts", "its entries are there")
-                self._missing(account.account_id, "subjects", "its entries are there")
-
-    async def finish(self) -> None:
-        """Compare what is left: accounts without entries."""
-        while (row := await self._next()) is not None:
-            self._waiting.popleft()
-            self._without_entries(row)
-
-    async def _next(self) -> Row | None:
-        if not self._waiting and self._more:
-            self._waiting.extend(await self._rows.chunk())
-            self._more = bool(self._waiting)
-        return self._waiting[0] if self._waiting else None
-
-    def _missing(self, account_id: int, table: str, although: str) -> None:
-        self._findings.add(
-            "orphan", table, f"(id {account_id})", f"missing, {although}", account_id
-        )
-
-    def _halves(self, row: Row) -> bool:
-        """Check account and subject against each other; say whether there is an account."""
-        self.count += 1
-        if not row["has_subject"]:
-            self._missing(row["id"], "subjects", "its account is there")
-        elif not row["has_account"]:
-            self._missing(row["id"], "accounts", "its subject is there")
-        if row["subject"] is not None and row["commitment"].bytes != self._subject(row["subject"]):
-            message = "the subject does not hash to its commitment: one of the two was changed"
-            self._findings.add("subject", "subjects", f"(id {row['id']})", message, row["id"])
-        return bool(row["has_account"])
-
-    def _subject(self, subject: str) -> bytes:
-        return self._keys.subject(subject)
-
-    def _without_entries(self, row: Row) -> None:
-        if not self._halves(row):
-            return
-        nothing = (0, 0, 0, 0, bytes(32), 0)
-        if _state(row) != nothing or row["checkpointed"]:
-            self._add(row, "it has no entries, and is not empty")
-        if row["remaining"]:
-            self._add(row, f"its pipelines hold {row['remaining']}, and it has no entries", "hold")
-
-    def _with_entries(self, row: Row, account: Recomputed) -> None:
-        if not self._halves(row):
-            return
-        made = (account.sequence, *account.values, account.head)
-        names = ("sequence", "balance", "held", "debt", "chain_head")
-        stored = [row[name] for name in names]
-        wrong = [
-            f"{name} is {_text(now)}, its newest entry says {_text(should)}"
-            for name, now, should in zip(names, stored, made, strict=True)
-            if now != should
-        ]
-        if row["last_at"] != account.last_at and not account.flawed:
-            wrong.append(f"last_at is {row['last_at']}, its newest entry's {account.last_at}")
-        if row["checkpointed"] > row["sequence"]:
-            wrong.append(f"checkpointed {row['checkpointed']} is beyond its sequence")
-        if wrong:
-            self._add(row, "; ".join(wrong))
-        if row["remaining"] != account.values[1]:
-            message = (
-                f"live holds have {row['remaining']} left, its entries hold {account.values[1]}"
-            )
-            self._add(row, message, "hold")
-
-    def _add(self, row: Row, message: str, kind: str = "account") -> None:
-        self._findings.add(kind, "accounts", f"(id {row['id']})", message, row["id"])
-
-
-def _state(row: Row) -> tuple[Any, ...]:
-    columns = ("sequence", "balance", "held", "debt", "chain_head", "remaining")
-    return tuple(0 if name == "remaining" else row[name] for name in columns)
-
-
-def _text(value: object) -> object:
+def text(value: object) -> object:
+    """Write a value for a message: hashes in hex."""
     return value.hex() if isinstance(value, bytes) else value
-
-
-async def check_chains(
-    connection: asyncpg.Connection,
-    findings: Findings,
-    keys: Keys,
-    since: datetime | None,
-    progress: Callable[[int], None],
-) -> tuple[int, int]:
-    """Recompute every account in scope; give the numbers of entries and accounts."""
-    chains, accounts = Chains(findings), Accounts(connection, findings, keys, since)
-    entries = Cursor(connection, SQL["entries"], since)
-    while rows := await entries.chunk():
-        await accounts.compare(chains.feed(rows))  # type: ignore[arg-type]  # also a sequence
-        progress(chains.entries)
-    await accounts.compare(chains.finish())
-    await accounts.finish()
-    return chains.entries, accounts.count
 
 
 async def check_refs(
@@ -184,11 +66,19 @@ def _wrong_ref(row: Row, keys: Keys) -> Iterator[str]:
     key = row["usage_key"]
     if usage_id is not None and key is not None and keys.usage(source, usage_id) != key.bytes:
         yield "source and usage_id do not hash to the outcome's usage_key"
-    if usage_id is not None and key is None and event_id is not None:
+    named = row["command"] != "deduct"  # there it is the caller's reference, and names nothing
+    if named and usage_id is not None and key is None and event_id is not None:
         yield "it has a usage_id, its outcome has no usage_key"
     pipeline_id, key = row["pipeline_id"], row["pipeline_key"]
-    if pipeline_id is not None and key is not None and keys.pipeline(pipeline_id) != key.bytes:
+    if pipeline_id is not None and key is not None and not _names(row, keys):
         yield "pipeline_id does not hash to the pipeline's key"
+
+
+def _names(row: Row, keys: Keys) -> bool:
+    """Tell whether pipeline_id names the pipeline: the hold of a caller has its id for a key."""
+    if row["command"] == "reserve":
+        return bool(str(row["pipeline_key"]) == row["pipeline_id"])
+    return bool(keys.pipeline(row["pipeline_id"]) == row["pipeline_key"].bytes)
 
 
 async def check_checkpoints(
@@ -208,7 +98,12 @@ async def check_checkpoints(
             for c, n in zip(chunk, ids, strict=True)
         ]
         rows = await connection.fetch(
-            SQL["checkpoints"], commitments, ids, [c.sequence for c in chunk], timeout=PATIENCE_S
+            SQL["checkpoints"],
+            commitments,
+            ids,
+            [c.sequence for c in chunk],
+            [c.chain_head for c in chunk],
+            timeout=PATIENCE_S,
         )
         for checkpoint, row in zip(chunk, rows, strict=True):
             restore = next((r for r in recoveries if r["epoch"] > checkpoint.epoch), None)
@@ -233,7 +128,7 @@ def _compare(findings: Findings, said: Checkpoint, row: Row, restore: Row | None
     announced = (said.balance, said.held, said.debt, said.chain_head)
     names = ("balance", "held", "debt", "hash")
     wrong = [
-        f"{name} is {_text(row[name])}, {_text(value)} was announced"
+        f"{name} is {text(row[name])}, {text(value)} was announced"
         for name, value in zip(names, announced, strict=True)
         if row[name] != value
     ]

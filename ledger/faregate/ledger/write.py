@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from faregate.ledger import bodies, chain
+from faregate.ledger import audit, bodies, chain, stored
 from faregate.ledger.batch import Position, Submission
-from faregate.ledger.core import Decision, Entry, LedgerFault
+from faregate.ledger.core import Account, Decision, Entry, LedgerFault, State
+from faregate.ledger.core.renewal import due_at, gives
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
@@ -34,6 +36,7 @@ _OUTCOME_COLUMNS = (
     "at",
     "body",
     "batch_size",
+    "calls",
     "seal",
 )
 _REF_COLUMNS = (
@@ -45,6 +48,21 @@ _REF_COLUMNS = (
     "batch_id",
     "correlation_id",
     "traceparent",
+)
+_GRANT_COLUMNS = (
+    "id",
+    "account_id",
+    "number",
+    "at",
+    "kind",
+    "amount",
+    "priority",
+    "expires_at",
+    "source",
+    "allocated_by",
+    "notes",
+    "layer",
+    "arm",
 )
 _UNPRICED_COLUMNS = (
     "outcome_id",
@@ -81,9 +99,10 @@ async def write(
 ) -> None:
     """Write a decision: outcomes, entries, accounts, holds, its outbox row, and the offsets.
 
-    For a batch of duplicates there are only the offsets. Raises Conflict (take the batch again)
-    and WentBack.
+    For a batch of duplicates there are only the offsets, and the audit log of acts that were
+    refused. Raises Conflict (take the batch again) and WentBack.
     """
+    await audit.write(connection, keys, loaded, decision, submissions)
     if not decision.outcomes:
         await _finish(connection, [], position)
         return
@@ -95,6 +114,7 @@ async def write(
     new = [
         Rows("outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision)),
         Rows("entries", (*chain.COLUMNS, "hash"), rows),
+        Rows("grants", _GRANT_COLUMNS, _grant_rows(loaded, decision)),
         Rows("refs", _REF_COLUMNS, _ref_rows(loaded, decision, submissions, sources)),
         pipelines,
     ]
@@ -134,7 +154,7 @@ def seal(loaded: Loaded, decision: Decision) -> tuple[list[tuple[Any, ...]], dic
 def _entry_row(
     ids: Mapping[str, int], first: int, entry_id: int, entry: Entry, cause: UUID
 ) -> tuple[Any, ...]:
-    usage = entry.usage
+    usage, terms = entry.usage, entry.terms
     return (
         entry_id,
         ids[entry.subject],
@@ -162,6 +182,11 @@ def _entry_row(
         usage.byok if usage else None,
         usage.occurred_at if usage else None,
         entry.reason,
+        [n for delta in entry.grants for n in delta] or None,
+        terms.priority if terms else None,
+        terms.expires_at if terms else None,
+        entry.tier,
+        entry.alert,
     )
 
 
@@ -191,6 +216,7 @@ def outcome_rows(keys: Keys, loaded: Loaded, decision: Decision) -> list[tuple[A
             loaded.now,
             None if body is None else canonical(bodies.to_stored(body, ids)),
             size,
+            outcome.calls,
         )
         rows.append((*row, UUID(outcome_seal(keys, row, at))))
     rows.sort(key=lambda row: row[1].bytes)
@@ -205,7 +231,7 @@ def canonical(body: object) -> str:
 def outcome_seal(keys: Keys, row: Sequence[Any], at: str) -> bytes:
     """Seal an outcome's row (without its seal); `at` is its time in ISO format, UTC."""
     usage_key = row[2].hex if row[2] else None
-    return keys.seal(row[0], row[1].hex, usage_key, row[3].hex, *row[4:9], at, *row[10:12])
+    return keys.seal(row[0], row[1].hex, usage_key, row[3].hex, *row[4:9], at, *row[10:13])
 
 
 def _ref_rows(
@@ -233,21 +259,59 @@ def _ref_rows(
     return rows
 
 
+def _grant_rows(loaded: Loaded, decision: Decision) -> list[tuple[Any, ...]]:
+    first = loaded.tx << TX_BITS
+    return [
+        (
+            first + n,
+            loaded.ids[e.subject],
+            e.sequence,
+            e.at,
+            e.kind,
+            e.grants[-1][1],
+            t.priority,
+            t.expires_at,
+            t.source,
+            t.allocated_by,
+            t.notes,
+            t.layer,
+            t.arm,
+        )
+        for n, e in enumerate(decision.entries)
+        if (t := e.terms) is not None
+    ]
+
+
 def _accounts(loaded: Loaded, decision: Decision, heads: Mapping[str, bytes]) -> list[Change]:
-    moved = [decision.state.accounts[s] for s in heads]
-    if not moved:
+    """Change accounts that moved, and those whose plan changed without an entry."""
+    accounts, planned = decision.state.accounts, decision.planned
+    changed = [accounts[s] for s in (*heads, *(planned - heads.keys()))]
+    if not changed:
         return []
     values = [
-        [loaded.ids[a.subject] for a in moved],
-        [a.balance for a in moved],
-        [a.held for a in moved],
-        [a.debt for a in moved],
-        [a.sequence for a in moved],
-        [heads[a.subject] for a in moved],
-        [a.last_at for a in moved],
-        [a.tier for a in moved],
+        [loaded.ids[a.subject] for a in changed],
+        [a.balance for a in changed],
+        [a.held for a in changed],
+        [a.debt for a in changed],
+        [a.sequence for a in changed],
+        [heads.get(a.subject) or loaded.heads[a.subject] for a in changed],
+        [a.last_at for a in changed],
+        [stored.grants_text(a.grants) for a in changed],
+        [a.granted for a in changed],
+        [stored.plan_text(a.plan) if a.subject in planned else None for a in changed],
+        [due_at(a, renewing=_renews(decision.state, a, loaded.now)) for a in changed],
     ]
     return [Change(SQL["update_accounts"], values)]
+
+
+def _renews(state: State, account: Account, now: datetime) -> bool:
+    """Tell whether the end of its period changes an account's credits or tier."""
+    plan = account.plan
+    if plan.period_start is None:
+        return False
+    book = state.books.in_force(now)
+    tier = book.tiers.get(plan.next_tier or plan.tier) if book else None
+    return plan.next_tier is not None or (tier is not None and gives(tier))
 
 
 async def _write_rest(connection: asyncpg.Connection, loaded: Loaded, decision: Decision) -> None:

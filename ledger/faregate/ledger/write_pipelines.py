@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+from faregate.ledger import stored
 from faregate.ledger.core import Decision, Pipeline
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
@@ -31,6 +32,9 @@ _COLUMNS = (
     "expires_at",
     "usage_settled",
     "usage_expected",
+    "pins",
+    "member_id",
+    "member_pins",
 )
 
 
@@ -76,6 +80,8 @@ async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipe
         [h.expires_at for _, h in pairs],
         [h.usage_settled for _, h in pairs],
         [h.usage_expected for _, h in pairs],
+        [stored.pins_text(h.pins) for _, h in pairs],
+        [stored.pins_text(h.member_pins) for _, h in pairs],
     )
 
 
@@ -91,7 +97,7 @@ def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...
     )
     h = p.hold
     if h is None:
-        return (*head, None, None, None, 0, 0, "none", None, 0, None)
+        return (*head, None, None, None, 0, 0, "none", None, 0, None, "[]", None, "[]")
     return (
         *head,
         UUID(h.id),
@@ -103,4 +109,7 @@ def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...
         h.expires_at,
         h.usage_settled,
         h.usage_expected,
+        stored.pins_text(h.pins),
+        ids[h.member] if h.member else None,
+        stored.pins_text(h.member_pins),
     )

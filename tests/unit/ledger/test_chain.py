@@ -39,6 +39,11 @@ ROW: dict[str, Any] = {
     "byok": False,
     "occurred_at": AT,
     "reason": "late",
+    "grants": [19, -20, 21],
+    "priority": 22,
+    "expires_at": AT,
+    "tier": "trial",
+    "alert": "exhausted",
 }
 INTEGERS = [c for c in COLUMNS if type(ROW[c]) is int]
 NUMBERS = COLUMNS[: COLUMNS.index("kind")]
@@ -48,7 +53,14 @@ MICROSECOND = timedelta(microseconds=1)
 integers = st.integers(-(2**63), 2**63 - 1)
 times = st.integers(-(10**15), 10**16).map(lambda n: EPOCH + n * MICROSECOND)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-values = {int: integers, datetime: times, str: texts, UUID: st.uuids(), bool: st.booleans()}
+values = {
+    int: integers,
+    datetime: times,
+    str: texts,
+    UUID: st.uuids(),
+    bool: st.booleans(),
+    list: st.lists(integers, max_size=6),
+}
 rows = st.tuples(
     *(
         (st.none() | values[type(ROW[c])]) if c in NULLABLE else values[type(ROW[c])]
@@ -69,6 +81,8 @@ def changed(value: Any) -> list[Any]:
             return [value + 1, -value, value + 256, value + 2**32, value ^ 2**62]
         case str():
             return [value + "x", value[:-1], value.upper(), "", value + "\0"]
+        case list():
+            return [[], value[:2], [*value, 1], value[::-1], [value[0] + 1, *value[1:]]]
         case UUID():
             return [UUID(int=value.int + 1), UUID(int=value.int << 64)]
     return [value + MICROSECOND, value - timedelta(days=1)]
@@ -86,13 +100,25 @@ def test_a_change_of_any_one_column_changes_the_hash(column: str) -> None:
 
 @pytest.mark.parametrize("column", NULLABLE)
 def test_null_is_no_value_at_all(column: str) -> None:
-    empty = {int: 0, str: "", bool: False, UUID: UUID(int=0)}.get(type(ROW[column]), AT)
+    empty = {int: 0, str: "", bool: False, UUID: UUID(int=0), list: []}.get(type(ROW[column]), AT)
     assert hash_of(**{column: None}) != hash_of(**{column: empty})
 
 
 @pytest.mark.parametrize("column", NULLABLE)
 def test_null_zero_the_empty_text_and_false_all_differ(column: str) -> None:
-    alike = [None, 0, "", False, UUID(int=0), EPOCH, "\0" * 8, "0", "None", "\xff\xff\xff\xff"]
+    alike: list[Any] = [
+        None,
+        0,
+        "",
+        [],
+        False,
+        UUID(int=0),
+        EPOCH,
+        "\0" * 8,
+        "0",
+        "None",
+        "\xff\xff\xff\xff",
+    ]
     assert len({hash_of(**{column: value}) for value in alike}) == len(alike)
 
 
@@ -136,10 +162,10 @@ def test_a_moment_is_the_same_in_every_zone() -> None:
 
 def test_the_format_is_pinned() -> None:
     """A ledger that exists must stay verifiable: a new format needs a new version byte."""
-    assert hash_of().hex() == "0e4a8a3c5ba9e2d4e2024f3d3ba9f407202a22560d7f00f77c64c05e549bfe31"
+    assert hash_of().hex() == "87001ccb5e7f95e7d8217094cd682e4f5a9dc52d093ec69cfc7db9436027d585"
     assert (
         hash_of(**dict.fromkeys(NULLABLE)).hex()
-        == "600f98faa05f464e5675f17aee3aaff0c833af162f058b17581d8de5e15e50cb"
+        == "bc78fd14121bb254a20594cc9e98c282c5822bdce8fde9b3abd3eac8c219d5c8"
     )
 
 

@@ -15,6 +15,13 @@ def test_changes_are_put_together_with_parameters_of_their_own() -> None:
 def test_an_insertion_has_an_array_of_its_type_for_each_column() -> None:
     change = insertion(Rows("refs", ("outcome_id", "event_id"), [(1, "a"), (2, None)]))
     assert change.sql == (
-        "INSERT INTO refs (outcome_id, event_id) SELECT * FROM unnest($1::bigint[], $2::text[])"
+        "INSERT INTO refs (outcome_id, event_id) SELECT outcome_id, event_id "
+        "FROM unnest($1::bigint[], $2::text[]) AS new (outcome_id, event_id)"
     )
     assert change.values == [(1, 2), ("a", None)]
+
+
+def test_a_list_goes_as_text_since_unnest_would_take_it_apart() -> None:
+    change = insertion(Rows("entries", ("id", "grants"), [(1, [2, -3, 4]), (5, None)]))
+    assert change.values == [(1, 5), ["{2,-3,4}", None]]
+    assert "SELECT id, grants::bigint[] FROM unnest($1::bigint[], $2::text[])" in change.sql

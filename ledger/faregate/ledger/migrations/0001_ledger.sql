@@ -17,12 +17,25 @@ INSERT INTO ledger DEFAULT VALUES;
 -- the chain covers account ids and keyed hashes, so it stays verifiable.
 CREATE TABLE subjects (
     account_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    subject text UNIQUE CHECK (subject ~ '^(org|user):.'),
+    subject text UNIQUE CHECK (subject ~ '^(org|user|member):.'),
     commitment uuid NOT NULL UNIQUE,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- The cached state of an account: always equal to its newest entry (verify checks it).
+-- Members of organizations. What an org allocated to a member is an account of its own
+-- (`member:<org>/<user>`, by account ids): a limit on the org's credits, never credits beside them.
+CREATE TABLE members (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    account_id bigint NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (org_id, user_id)
+);
+CREATE INDEX members_of_user ON members (user_id);
+
+-- The cached state of an account: always equal to its newest entry (verify checks it). Its live
+-- grants are in the row that is locked anyway: [[number, remaining, held, priority, expires_at in
+-- microseconds or null], ...] in burn order; what they once were is in `grants` and `entries`.
 CREATE TABLE accounts (
     id bigint PRIMARY KEY,
     balance bigint NOT NULL DEFAULT 0 CHECK (balance >= 0),
@@ -31,11 +44,15 @@ CREATE TABLE accounts (
     sequence bigint NOT NULL DEFAULT 0,
     chain_head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
     last_at timestamptz NOT NULL DEFAULT 'epoch',
-    tier text NOT NULL DEFAULT 'free',
+    grants jsonb NOT NULL DEFAULT '[]',
+    granted bigint NOT NULL DEFAULT 0,  -- came in and neither expired nor was taken back
+    plan jsonb NOT NULL DEFAULT '{}',   -- tier, period, quota, policy, alerts: what is not default
+    due_at timestamptz,                 -- when time next changes it: a grant expires, a tier renews
     checkpointed bigint NOT NULL DEFAULT 0,
     -- Debt is paid first by any rise in what is available, so both are never there at once.
     CHECK (debt = 0 OR held = balance)
 ) WITH (fillfactor = 50);
+CREATE INDEX accounts_due ON accounts (due_at) WHERE due_at IS NOT NULL;
 
 -- Every id below is tx << 14 | n: `tx` from this sequence, taken while the account locks are held,
 -- so ids of one account rise in commit order, and one outbox row stands for a range of both tables.
@@ -55,6 +72,7 @@ CREATE TABLE outcomes (
     at timestamptz NOT NULL,
     body jsonb,
     batch_size smallint NOT NULL,       -- how many outcomes its transaction wrote
+    calls smallint NOT NULL DEFAULT 0,  -- how many it counted against the user's quota
     seal uuid NOT NULL                  -- keyed hash of all of the above
 );
 
@@ -87,8 +105,31 @@ CREATE TABLE entries (
     byok boolean,
     occurred_at timestamptz,
     reason text,
+    grants bigint[],                    -- number, change of remaining, change of held; and so on
+    priority integer,                   -- of the grant that it made
+    expires_at timestamptz,
+    tier text,                          -- the user's, where the price depended on it
+    alert text,                         -- what it raised: low:<micro-credits>, exhausted
     hash bytea NOT NULL,
     UNIQUE (account_id, sequence)
+);
+
+-- What grants were when they were made, for people to read; what pays rests on entries alone.
+CREATE TABLE grants (
+    id bigint PRIMARY KEY,              -- of the entry that made it
+    account_id bigint NOT NULL,
+    number bigint NOT NULL,             -- the sequence of that entry
+    at timestamptz NOT NULL,
+    kind text NOT NULL,
+    amount bigint NOT NULL,
+    priority integer NOT NULL,
+    expires_at timestamptz,
+    source text,
+    allocated_by text,
+    notes text,
+    layer text,                         -- which layer provisioned it
+    arm text,                           -- of a comparison of welcome amounts
+    UNIQUE (account_id, number)
 );
 
 -- Which programs speak to this ledger (the `source` of their events).
@@ -128,6 +169,9 @@ CREATE TABLE pipelines (
     expires_at timestamptz,
     usage_settled integer NOT NULL DEFAULT 0,
     usage_expected bigint,
+    pins jsonb NOT NULL DEFAULT '[]',   -- [[grant number, part of `remaining`], ...]
+    member_id bigint,                   -- the member's account that is held as well
+    member_pins jsonb NOT NULL DEFAULT '[]',
     CHECK (state IN ('live', 'closing') OR remaining = 0)
 ) WITH (fillfactor = 70);
 -- For the sweeper: what may be due. `expires_at` is the end of the grace once a hold is closing.
@@ -165,6 +209,32 @@ CREATE TABLE price_versions (
     applied_by text NOT NULL,
     book jsonb NOT NULL
 );
+
+-- What is set while the product runs, under the names that people look for. The increment is part
+-- of the newest price version too: that is the one that prices.
+CREATE TABLE system_settings (
+    key text PRIMARY KEY,
+    value text NOT NULL,
+    updated_by text NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO system_settings (key, value, updated_by) VALUES ('credit_minimum_increment', '0.1', 'default');
+
+-- Every administrative act, also those that were refused, in the transaction of what it did. `hash`
+-- covers the row before, and a keyed hash of who acted: their name can be erased.
+CREATE TABLE audit (
+    id bigint PRIMARY KEY,
+    at timestamptz NOT NULL,
+    actor_key uuid NOT NULL,
+    actor text,
+    action text NOT NULL,
+    result text NOT NULL,
+    account_id bigint,
+    outcome_id bigint,
+    metadata jsonb NOT NULL,
+    hash bytea NOT NULL
+);
+CREATE INDEX audit_of_account ON audit (account_id);
 
 -- How far each consumer group has come, written in the transaction of the money itself.
 CREATE TABLE offsets (
@@ -205,6 +275,15 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON outcomes
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON price_versions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- Who acted, and who allocated with which words, can be erased; nothing else ever changes.
+CREATE TRIGGER append_only BEFORE UPDATE OF id, at, actor_key, action, result, account_id,
+    outcome_id, metadata, hash OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OF id, account_id, number, at, kind, amount, priority,
+    expires_at, source, layer, arm OR DELETE OR TRUNCATE ON grants
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+ALTER TABLE audit ENABLE ALWAYS TRIGGER append_only;
+ALTER TABLE grants ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE entries ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE outcomes ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE price_versions ENABLE ALWAYS TRIGGER append_only;
@@ -219,6 +298,7 @@ GRANT USAGE ON SCHEMA public TO faregate_app;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO faregate_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO faregate_app;
 GRANT INSERT ON entries, outcomes, refs, sources, subjects, accounts, pipelines, completions,
-    unpriced, price_versions, offsets, outbox, recoveries TO faregate_app;
-GRANT UPDATE ON accounts, pipelines, completions, offsets TO faregate_app;
+    unpriced, price_versions, offsets, outbox, recoveries, members, grants, audit,
+    system_settings TO faregate_app;
+GRANT UPDATE ON accounts, pipelines, completions, offsets, system_settings TO faregate_app;
 GRANT DELETE ON outbox, unpriced, pipelines TO faregate_app;
