@@ -172,7 +172,8 @@ async def test_a_rebalance_while_catching_up_decides_nothing_in_hand(here: World
             return bool(await before(tp, end))
 
         loop._before = rebalance_once
-        await here.send(completed("b", "cj_assessment", "p"), here.request("p", batch_id="b"))
+        await here.send(completed("b", "cj_assessment", "p"))
+        await here.send(here.request("p", batch_id="b"))
         announced = await prove(here, "entitlements")
         assert interrupted
     (decision,) = [e for _, _, e in announced if e.type == "PipelineInitiatedV1"]

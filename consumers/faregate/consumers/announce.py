@@ -6,7 +6,8 @@ failed send, a restored database) has the id it had before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
@@ -15,8 +16,9 @@ from uuid import UUID
 
 from faregate.events import Event, encode, to_credits
 from faregate.events.topics import TOPIC_OF_TYPE
-from faregate.ledger import bodies
+from faregate.ledger import bodies, names
 from faregate.ledger.core.messages import denial_message
+from faregate.ledger.keys import Keys
 
 SOURCE = "faregate"
 
@@ -61,8 +63,8 @@ class Record:
 
 
 def bare_id(subject: str | None) -> str | None:
-    """Give the id in a subject: `user:42` -> `42`."""
-    return None if subject is None else subject.partition(":")[2]
+    """Give the id in a subject: `user:42` -> `42`; one that was erased stays `erased:7`."""
+    return None if subject is None else names.bare_id(subject)
 
 
 def _record(
@@ -92,9 +94,23 @@ def uuid5(namespace: Any, name: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def entry(row: Row, subjects: Subjects) -> list[Record]:
-    """Announce one ledger entry on credits.ledger, and the debt that it made, if any."""
-    account = subjects[row["account_id"]]
+def entries(rows: Sequence[Row], subjects: Subjects, keys: Keys) -> list[Record]:
+    """Announce the ledger entries of one transaction, in order, with the alerts they raised.
+
+    What an org allocated to a member is a limit and no credits: its entries are not announced.
+    """
+    records: list[Record] = []
+    said: Counter[tuple[UUID, str, str]] = Counter()
+    for row in rows:
+        account = subjects[row["account_id"]]
+        if account.startswith("member:"):
+            continue
+        said[row["cause"], row["kind"], account] += 1
+        records += _entry(row, account, subjects, said[row["cause"], row["kind"], account], keys)
+    return records
+
+
+def _entry(row: Row, account: str, subjects: Subjects, nth: int, keys: Keys) -> list[Record]:
     data: dict[str, Any] = {
         "account": account,
         "kind": row["kind"],
@@ -114,14 +130,40 @@ def entry(row: Row, subjects: Subjects) -> list[Record]:
     for name in ("user_id", "org_id"):
         if row[name] is not None:
             data[name] = bare_id(subjects[row[name]])
-    event_id = uuid5(row["cause"], f"{row['kind']} {account}")
+    if row["grants"]:
+        data["grants"] = _grants(row["grants"], account, keys)
+    name = f"{account}" if nth == 1 else f"{account} {nth}"
+    event_id = uuid5(row["cause"], f"{row['kind']} {name}")
     records = [_record(ENTRY_TYPES[row["kind"]], event_id, account, row["at"], data, row)]
-    if row["debt_delta"] > 0:
+    for event_type, what, threshold in _alerts(row):
         alert = {k: data.get(k) for k in ("account", "balance", "available", "debt", "usage_id")}
         alert["model"], alert["phase"] = row["model"], row["phase"]
-        alert_id = uuid5(row["cause"], f"debt incurred {account}")
-        records.append(_record("DebtIncurredV1", alert_id, account, row["at"], alert, row))
+        if threshold is not None:
+            alert["threshold"] = to_credits(threshold)
+        alert_id = uuid5(row["cause"], f"{what} {name}")
+        records.append(_record(event_type, alert_id, account, row["at"], alert, row))
     return records
+
+
+def _grants(deltas: Sequence[int], account: str, keys: Keys) -> list[dict[str, Any]]:
+    """List which grants an entry took from or gave to; what it only pins moves no credits."""
+    return [
+        {"grant_id": keys.grant(account, deltas[n]), "amount": to_credits(deltas[n + 1])}
+        for n in range(0, len(deltas), 3)
+        if deltas[n + 1]
+    ]
+
+
+def _alerts(row: Row) -> Iterator[tuple[str, str, int | None]]:
+    """List what an entry raised: type of the event, name for its id, threshold (micro)."""
+    if row["debt_delta"] > 0:
+        yield "DebtIncurredV1", "debt incurred", None
+    for alert in filter(None, (row["alert"] or "").split(",")):
+        name, _, threshold = alert.partition(":")
+        if name == "low":
+            yield "CreditsLowV1", "low", int(threshold)
+        else:
+            yield "CreditsExhaustedV1", "exhausted", None
 
 
 def outcome(row: Row, body: Mapping[str, Any], subjects: Subjects) -> Record:
@@ -160,7 +202,6 @@ def _initiated(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _denied(body: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "pruned_phases": body["pruned"],
         "reason": body["reason"],
         "status": body["status"],
         "required_credits": to_credits(body["required"]),

@@ -5,6 +5,7 @@ Everything here is done before any lock is taken (rule 3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,20 @@ from faregate.events import (
     PipelinePhaseCompletedV1,
     PipelineRequestedV1,
     UsageRecordedV1,
+    UserRegisteredV1,
 )
 from faregate.events.codec import decode, parse
+from faregate.events.fields import ID_PATTERN
 from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import Command, Finished, Identity, PhaseCompleted, Request, Usage
+from faregate.ledger.core import (
+    Command,
+    Finished,
+    Identity,
+    PhaseCompleted,
+    Register,
+    Request,
+    Usage,
+)
 from faregate.ledger.keys import Keys
 
 
@@ -128,12 +139,30 @@ def _finished(keys: Keys, event: Event, data: PipelineFinishedV1) -> Command:
     )
 
 
+def _register(keys: Keys, event: Event, data: UserRegisteredV1) -> Command:
+    """Leave the e-mail address behind here; an org that is named pays nothing."""
+    return Register(
+        _identity(keys, event),
+        f"user:{data.user_id}",
+        bool(data.email_verified),
+        data.referral,
+        _referrer(data.referral),
+    )
+
+
+def _referrer(referral: str | None) -> str | None:
+    """Give the user who sent them: `user:<id>`; any other referral is a campaign's name."""
+    kind, _, user_id = (referral or "").partition(":")
+    return referral if kind == "user" and re.search(ID_PATTERN, user_id) else None
+
+
 _Maker = Callable[[Keys, Event, Any], Command]
 _MAKERS: Mapping[str, _Maker] = {
     "PipelineRequestedV1": _request,
     "PipelinePhaseCompletedV1": _phase_completed,
     "PipelineFinishedV1": _finished,
     "UsageRecordedV1": _usage,
+    "UserRegisteredV1": _register,
 }
 
 __all__ = ["EventData", "read"]

@@ -36,10 +36,12 @@ async def ends_of(cluster: Cluster, topics: ClusterTopics) -> dict[TopicPartitio
 async def _bounds(
     cluster: Cluster, topics: ClusterTopics
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    partitions = _partitions(topics)
+    if not partitions:
+        return {}, {}
     client = make_reader(cluster, "lag")
     await client.start()
     try:
-        partitions = _partitions(topics)
         return await client.beginning_offsets(partitions), await client.end_offsets(partitions)
     finally:
         with suppress(KafkaError):

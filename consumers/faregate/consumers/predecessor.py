@@ -3,7 +3,7 @@
 Kafka keeps no order between topics. In normal work usage follows the decision that let it in; when
 a restored database reads everything anew, it must do so again, or usage would be charged past the
 hold that was made for it. So the groups that settle and close holds wait for the one that makes
-them.
+them, and that one for the group that welcomes users.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ class Predecessor:
     """The group `consumer`, which has to read `topics` up to where they ended at `notice`."""
 
     def __init__(
-        self, store: Store, cluster: Cluster, consumer: str, topics: ClusterTopics
+        self,
+        store: Store,
+        cluster: Cluster,
+        consumer: str,
+        topics: ClusterTopics,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._consumer = consumer
         self._topics = topics
+        self._patience_s = patience_s
         self._goals: dict[TopicPartition, int] = {}
         self._left = 0
         self._moved_at = 0.0
@@ -54,7 +60,7 @@ class Predecessor:
         if left != self._left:
             self._left, self._moved_at = left, monotonic()
             log.info("waiting_for_requests", group=self._consumer, records=left)
-        if left and monotonic() - self._moved_at > _PATIENCE_S:
+        if left and monotonic() - self._moved_at > self._patience_s:
             log.warning("not_waiting_any_longer", group=self._consumer, records=left)
             return True
         return bool(left == 0)

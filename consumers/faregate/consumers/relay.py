@@ -106,6 +106,7 @@ class Relay:
         if not waiting:
             await self._wait(self._news, _IDLE_S)
             return
+        self._store.names.as_of(waiting[0]["erasures"])
         await self._publish(connection, producer, waiting)
         failpoints.reach("after_ack")
         await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
@@ -149,8 +150,7 @@ class Relay:
             announce.outcome(row, body, subjects)
             for row, body in zip(outcomes, parsed, strict=True)
         ]
-        for row in entries:
-            records += announce.entry(row, subjects)
+        records += announce.entries(entries, subjects, self._store.keys)
         if states:
             epoch, now = await connection.fetchval(SQL["epoch"]), datetime.now(UTC)
             records += [

@@ -1,4 +1,4 @@
-"""What time brings: holds that are due, usage that has a price by now, checkpoints.
+"""What time brings: holds and grants that are due, tiers, late prices, checkpoints.
 
 The sweeper decides nothing itself: it sends commands through the store, and the core looks again
 under the lock.
@@ -11,13 +11,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+from uuid import uuid4
 
 import structlog
 from asyncpg import Record
 
 from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import ChargeUnpriced, CloseHold, Identity, Outcome, Rejected, Usage
+from faregate.ledger.core import (
+    ChargeUnpriced,
+    CloseHold,
+    Identity,
+    Outcome,
+    Refresh,
+    Rejected,
+    Usage,
+)
+from faregate.ledger.core.accounts import EPOCH
 from faregate.ledger.database import TRANSIENT
+from faregate.ledger.names import erased
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import BadValue, Store
 
@@ -25,6 +36,9 @@ log = structlog.get_logger("faregate.sweeper")
 
 SOURCE = "faregate"
 _LIMIT = 500
+_PAGE = 250
+"""So many accounts are locked at a time: others wait for them (rule 3)."""
+
 _CHECKPOINTS = 1000
 
 
@@ -38,7 +52,7 @@ class SweeperSettings:
 
 
 class Sweeper:
-    """Closes due holds, charges usage that got a price, announces checkpoints."""
+    """Closes due holds, expires and renews, charges usage that got a price, announces checkpoints."""
 
     def __init__(self, store: Store, settings: SweeperSettings | None = None) -> None:
         self._store = store
@@ -57,6 +71,7 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 await close_due(self._store)
+                await refresh_due(self._store, self._stopping)
                 if monotonic() >= unpriced_at:
                     await self._charge_unpriced()
                     unpriced_at = monotonic() + settings.unpriced_every_s
@@ -80,10 +95,41 @@ class Sweeper:
 async def close_due(store: Store) -> int:
     """Release what is left of holds whose TTL or grace is over; count them."""
     rows = await store.pool.fetch(SQL["due_holds"], _LIMIT)
-    results = await _apply(store, [_close(store, row) for row in rows])
+    results = await _apply(store, [_close(store, row) for row in rows], _erasures(rows))
     if results:
         log.info("holds_closed", count=results)
     return results
+
+
+async def refresh_due(store: Store, stopping: asyncio.Event | None = None) -> int:
+    """Expire grants and renew tiers whose time has come; count the accounts that changed.
+
+    All of them, however many became due while nobody looked: in pages, each a transaction of its
+    own, until `stopping`. One that stays due (it cannot be written) does not hold up the others.
+    """
+    started, after, looked_at, changed, late_s = monotonic(), (EPOCH, 0), 0, 0, 0.0
+    while rows := await store.pool.fetch(SQL["due_accounts"], _PAGE, *after):
+        late_s = late_s or (rows[0]["now"] - rows[0]["due_at"]).total_seconds()
+        after = (rows[-1]["due_at"], rows[-1]["id"])
+        looked_at += len(rows)
+        changed += await _apply(store, [_refresh(row) for row in rows], _erasures(rows))
+        if len(rows) < _PAGE or (stopping is not None and stopping.is_set()):
+            break
+    if changed:
+        log.info(
+            "accounts_refreshed",
+            count=changed,
+            unchanged=looked_at - changed,
+            oldest_late_s=round(late_s, 3),
+            seconds=round(monotonic() - started, 3),
+        )
+    return changed
+
+
+def _refresh(row: Record) -> Submission:
+    key = uuid4().bytes  # doing it twice does nothing: the core looks again under the lock
+    subject = row["subject"] or erased(row["id"])
+    return Submission(Refresh(Identity(key, key), subject), Refs(SOURCE))
 
 
 def _close(store: Store, row: Record) -> Submission:
@@ -100,7 +146,8 @@ async def charge_unpriced(store: Store, after: int = 0) -> int:
         after = rows[-1]["outcome_id"]
         involved = {i for r in rows for i in (r["user_id"], r["org_id"]) if i is not None}
         subjects = await store.names.subjects(involved)
-        charged = await _apply(store, [_charge(store, row, subjects) for row in rows])
+        commands = [_charge(store, row, subjects) for row in rows]
+        charged = await _apply(store, commands, _erasures(rows))
         if charged:
             log.info("unpriced_charged", count=charged)
     return after
@@ -127,18 +174,26 @@ def _charge(store: Store, row: Record, subjects: Mapping[int, str]) -> Submissio
     return Submission(ChargeUnpriced(identity, row["outcome_id"], usage), refs)
 
 
-async def _apply(store: Store, submissions: Sequence[Submission]) -> int:
+def _erasures(rows: Sequence[Record]) -> int | None:
+    """Give how many erasures there were when the names in `rows` were true."""
+    return rows[0]["erasures"] if rows else None
+
+
+async def _apply(
+    store: Store, submissions: Sequence[Submission], erasures: int | None = None
+) -> int:
     """Apply commands, count what was done; one that can never be written does not stop others."""
     if not submissions:
         return 0
     try:
-        results = await store.apply(submissions)
+        results = await store.apply(submissions, erasures=erasures)
     except BadValue as error:
         if len(submissions) == 1:
             log.warning("sweep_impossible", error=str(error), refs=str(submissions[0].refs))
             return 0
         middle = len(submissions) // 2
-        return await _apply(store, submissions[:middle]) + await _apply(store, submissions[middle:])
+        first, rest = submissions[:middle], submissions[middle:]
+        return await _apply(store, first, erasures) + await _apply(store, rest, erasures)
     for submission, result in zip(submissions, results, strict=True):
         if isinstance(result, Rejected):
             log.warning("sweep_refused", error=result.code, refs=str(submission.refs))

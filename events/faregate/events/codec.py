@@ -119,6 +119,13 @@ def parse(event: Event) -> EventData:
         raise InvalidRecord("invalid_data", _describe(error)) from None
 
 
+_REQUIRED = {"specversion", "id", "source", "type"}
+_NO_EVENT = (
+    "this is no CloudEvent: specversion, id, source, type and data are missing; publish with "
+    "faregate.events.Publisher, or put the attributes in ce_ headers"
+)
+
+
 def _structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     attributes = _json_object("the record", value)
     if "data_base64" in attributes:
@@ -128,7 +135,11 @@ def _structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         media_type = _media_type(_text("datacontenttype", inner))
         if not _is_json(media_type):
             raise _unsupported("datacontenttype", media_type)
+    if not attributes.keys() & _REQUIRED:
+        raise InvalidRecord("invalid_envelope", _NO_EVENT)
     data = attributes.get("data")
+    if data is None:
+        raise InvalidRecord("invalid_envelope", "data is missing")
     if type(data) is not dict:
         raise InvalidRecord("invalid_envelope", "data must be a JSON object")
     return attributes, data
