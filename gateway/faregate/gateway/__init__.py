@@ -1,0 +1,1 @@
+"""What people and programs call: the HTTP gateway (contract: HTTP)."""

@@ -1,0 +1,1 @@
+"""Bring your own key: users' keys of providers, sealed at rest and never shown again."""

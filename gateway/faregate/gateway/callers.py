@@ -1,0 +1,217 @@
+"""Who calls, and whether they may: every route has exactly one rule, and none means no route.
+
+A rule is a dependency of its route: `caller: Caller = Depends(spending)`. Routes are made by
+`GuardedRoute`, which refuses one without a rule when the application is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from faregate.gateway.context import Gateway, gateway_of
+from faregate.gateway.invitations import accept_invitations
+from faregate.gateway.parsing import parse_json
+from faregate.gateway.problems import Problem
+from faregate.gateway.settings import ADMIN, MANAGE, READ, SPEND
+
+_ORG_HEADER = "x-faregate-org"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a verified token is about. `user` is their account in the ledger."""
+
+    user_id: str
+    scopes: frozenset[str]
+
+    @property
+    def user(self) -> str:
+        """Their own account."""
+        return f"user:{self.user_id}"
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they are a platform admin."""
+        return ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Who calls, and the org that the call is for: subjects, as the ledger has them."""
+
+    caller: Caller
+    org: str | None
+
+    @property
+    def user(self) -> str:
+        """The caller's own account."""
+        return self.caller.user
+
+
+class Rule:
+    """A dependency that lets callers with a scope in; None: everybody, without a token."""
+
+    def __init__(self, scope: str | None) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> Caller | None:
+        """Give the caller. Raises Problem `unauthenticated`, `forbidden`."""
+        if self.scope is None:
+            return None
+        caller = await authenticate(request)
+        if self.scope not in caller.scopes:
+            raise Problem("forbidden", f"This takes the scope {self.scope}.")
+        return caller
+
+
+async def authenticate(request: Request) -> Caller:
+    """Verify the bearer token. Raises Problem `unauthenticated`."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise Problem("unauthenticated", "There is no bearer token in the Authorization header.")
+    gateway, token = gateway_of(request), token.strip()
+    claims = gateway.verifier.known(token)
+    if claims is None:
+        claims = await gateway.verifier.verify(token)
+        if claims.email is not None:
+            await accept_invitations(gateway, claims.user_id, claims.email)
+        gateway.verifier.remember(token, claims)
+    return Caller(claims.user_id, claims.scopes)
+
+
+anyone, reading, spending, managing, administering = (
+    Rule(scope) for scope in (None, READ, SPEND, MANAGE, ADMIN)
+)
+
+Public = Depends(anyone)
+Reader = Annotated[Caller, Depends(reading)]
+Spender = Annotated[Caller, Depends(spending)]
+Manager = Annotated[Caller, Depends(managing)]
+Admin = Annotated[Caller, Depends(administering)]
+
+
+async def org_of(request: Request, caller: Caller) -> str | None:
+    """Give the org of a call: the header's, else the caller's only one, else None (their own).
+
+    Raises Problem: `org_ambiguous` (400), `not_a_member` (403).
+    """
+    named = request.headers.get(_ORG_HEADER)
+    orgs = await gateway_of(request).memberships.of(caller.user_id)
+    if named is not None:
+        named = named.removeprefix("org:")
+        if named not in orgs:
+            raise Problem("not_a_member", "You are not a member of the org in X-Faregate-Org.")
+        return f"org:{named}"
+    if len(orgs) > 1:
+        raise Problem("org_ambiguous", "You belong to several organizations.")
+    return next((f"org:{org}" for org in orgs), None)
+
+
+class PayerRule(Rule):
+    """A rule that also finds out which org the call is for: one dependency, not three."""
+
+    async def __call__(self, request: Request) -> Payer:  # type: ignore[override]
+        """Give caller and org. Raises Problem as `Rule` and `org_of` do."""
+        caller = await super().__call__(request)
+        if caller is None:
+            raise TypeError("a rule about who pays needs a scope")
+        return Payer(caller, await org_of(request, caller))
+
+
+ReadingPayer = Annotated[Payer, Depends(PayerRule(READ))]
+SpendingPayer = Annotated[Payer, Depends(PayerRule(SPEND))]
+
+
+async def require_role(gateway: Gateway, caller: Caller, org_id: str, *, admin: bool) -> str:
+    """Check a caller's role in an org and give it; platform admins may do everything.
+
+    Raises Problem `not_a_member` (also where there is no such org: who belongs to none learns
+    nothing about it), `forbidden`.
+    """
+    if caller.is_admin:
+        return "admin"
+    role = (await gateway.memberships.of(caller.user_id)).get(org_id)
+    if role is None:
+        raise Problem("not_a_member", "You are not a member of this organization.")
+    if admin and role != "admin":
+        raise Problem("forbidden", "Only admins of the organization may do this.")
+    return role
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read exactly and within bounds."""
+
+    async def parse(self) -> None:
+        """Read the body, so that `json` gives it. Raises Problem `validation_failed`."""
+        body = await self.body()
+        if body:
+            self._json = parse_json(body, gateway_of(self).settings.max_depth)
+
+
+class GuardedRoute(APIRoute):
+    """A route that has a rule, and reads JSON strictly."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if len(rules_of(self)) != 1:
+            raise TypeError(f"{path} needs exactly one authorization rule")
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the handler so that it sees a strict request."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+            read = StrictRequest(request.scope, request.receive)
+            if has_body and self.body_field is not None:
+                _require_json(request)
+                await read.parse()
+            return await handler(read)
+
+        return strict
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return
+    if request.headers.get("content-length") == "0":
+        return
+    raise Problem("unsupported_media_type")
+
+
+def rules_of(route: APIRoute) -> list[Rule]:
+    """Find the rules among a route's dependencies, however deep."""
+    found: list[Rule] = []
+    waiting = list(route.dependant.dependencies)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one.call, Rule) and one.call not in found:
+            found.append(one.call)
+        waiting.extend(one.dependencies)
+    return found
+
+
+__all__ = [
+    "Admin",
+    "Caller",
+    "GuardedRoute",
+    "Manager",
+    "Payer",
+    "Public",
+    "Reader",
+    "ReadingPayer",
+    "Rule",
+    "Spender",
+    "SpendingPayer",
+    "anyone",
+    "authenticate",
+    "org_of",
+    "require_role",
+    "rules_of",
+]

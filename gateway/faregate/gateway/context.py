@@ -1,0 +1,49 @@
+"""What every resource works with: one object per process, found by `gateway_of(request)`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+
+from faregate.gateway.group import GroupedStore
+from faregate.gateway.identity.embedded import Embedded
+from faregate.gateway.identity.oidc import Issuer
+from faregate.gateway.identity.tokens import Verifier
+from faregate.gateway.identity.users import Users
+from faregate.gateway.membership import Memberships
+from faregate.gateway.metrics import Metrics
+from faregate.gateway.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from faregate.gateway.llm.service import Llm
+
+VIA = "faregate/gateway"
+"""The source of commands that come over HTTP."""
+
+Probe = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Asks the servers: gives `{"kafka": ..., "database": ..., "lag": ...}`, each `{"ok": bool, ...}`."""
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The parts of one gateway process. `embedded` is None when an outside issuer is set."""
+
+    settings: GatewaySettings
+    store: GroupedStore
+    users: Users
+    memberships: Memberships
+    verifier: Verifier
+    embedded: Embedded | None
+    issuer: Issuer | None
+    metrics: Metrics
+    probe: Probe
+    llm: Llm
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Give the gateway that answers a request."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway

@@ -1,0 +1,193 @@
+"""Group commit: calls that arrive together are decided in one transaction.
+
+One queue per process stands in front of the store. The first call of a batch lingers for about two
+milliseconds; whatever arrives meanwhile, or while the batch before is being written, shares its
+transaction. Order is kept, each caller gets their own result, and a command that can never be
+written costs only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from faregate.gateway.metrics import Metrics
+from faregate.gateway.settings import GatewaySettings
+from faregate.gateway.stored import Stored, read_back
+from faregate.ledger.batch import Submission
+from faregate.ledger.core import Rejected
+from faregate.ledger.database import TRANSIENT
+from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable
+
+Decided = Result | BadValue | Unavailable
+Answered = Stored | Rejected | BadValue | Unavailable | None
+"""What became of one command: as it is stored (also when it was decided before), or why not."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unit:
+    """What one caller sent at once: it is never torn apart between transactions."""
+
+    submissions: Sequence[Submission]
+    answered: bool
+    """Whether the caller wants what was stored, not only what was decided."""
+    decided: asyncio.Future[list[Decided]]
+    answers: list[Answered] = field(default_factory=list)
+
+
+class GroupedStore(Store):
+    """A store whose `apply` shares transactions between callers."""
+
+    def __init__(self, store: Store, settings: GatewaySettings, metrics: Metrics) -> None:
+        super().__init__(store.pool, store.keys, store.rules, store.checkpoint_every)
+        self._settings = settings
+        self._metrics = metrics
+        self._waiting: deque[_Unit] = deque()
+        self._size = 0
+        self._worker: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def apply(
+        self,
+        submissions: Sequence[Submission],
+        position_of: PositionOf | None = None,
+        *,
+        erasures: int | None = None,
+    ) -> list[Result]:
+        """Decide `submissions` with others; see `Store.apply`. Raises BadValue, Unavailable."""
+        if position_of is not None or erasures is not None:
+            return await super().apply(submissions, position_of, erasures=erasures)
+        decided = await self._queued(submissions, answered=False).decided
+        for result in decided:
+            if isinstance(result, BadValue | Unavailable):
+                raise result
+        return [r for r in decided if not isinstance(r, BadValue | Unavailable)]
+
+    async def answer(self, submissions: Sequence[Submission]) -> list[Answered]:
+        """Decide `submissions` with others and give what is stored of each, in order.
+
+        A duplicate gives what was stored the first time. Raises Unavailable when the queue is
+        full; nothing is decided then.
+        """
+        unit = self._queued(submissions, answered=True)
+        await unit.decided
+        return unit.answers
+
+    async def close(self) -> None:
+        """Wait until everything that was taken in has been decided."""
+        if self._worker is not None:
+            await self._worker
+        await asyncio.gather(*self._answering)
+
+    def _queued(self, submissions: Sequence[Submission], *, answered: bool) -> _Unit:
+        if self._size + len(submissions) > self._settings.max_waiting:
+            self._metrics.refused.inc()
+            raise Unavailable("too many calls are waiting for a transaction")
+        unit = _Unit(submissions, answered, asyncio.get_running_loop().create_future())
+        self._waiting.append(unit)
+        self._size += len(submissions)
+        self._metrics.waiting.set(self._size)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._drain())
+        return unit
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._settings.linger_s)
+        while self._waiting:
+            units = self._next_batch()
+            try:
+                await self._serve(units)
+            except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
+                _fail(units, error)
+
+    def _next_batch(self) -> list[_Unit]:
+        """Take units up to the cap; one that is larger by itself goes alone."""
+        units: list[_Unit] = []
+        size = 0
+        while self._waiting:
+            more = len(self._waiting[0].submissions)
+            if units and size + more > self._settings.max_batch:
+                break
+            unit = self._waiting.popleft()
+            self._size -= more
+            if not unit.decided.cancelled():  # its caller has gone before it was taken
+                units.append(unit)
+                size += more
+        self._metrics.waiting.set(self._size)
+        return units
+
+    async def _serve(self, units: Sequence[_Unit]) -> None:
+        if not units:
+            return
+        began = perf_counter()
+        submissions = [s for unit in units for s in unit.submissions]
+        decided = await self._decided(submissions)
+        self._metrics.batch_seconds.observe(perf_counter() - began)
+        self._metrics.batch_size.observe(len(submissions))
+        # The next batch is decided while the answers to this one are read.
+        answering = asyncio.create_task(self._answer(units, decided))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+
+    async def _answer(self, units: Sequence[_Unit], decided: Sequence[Decided]) -> None:
+        """Give each caller of a batch what became of their commands."""
+        try:
+            _give(units, decided, await self._stored(units))
+        except Exception as error:  # noqa: BLE001 - as above
+            _fail(units, error)
+
+    async def _stored(self, units: Sequence[_Unit]) -> dict[bytes, Stored] | Unavailable:
+        wanted = [s for unit in units if unit.answered for s in unit.submissions]
+        try:
+            return await read_back(self, wanted) if wanted else {}
+        except TRANSIENT as error:
+            return Unavailable(f"{type(error).__name__}: {error}")
+
+    async def _decided(self, submissions: Sequence[Submission]) -> list[Decided]:
+        """Apply a batch; one that holds a bad value is halved until that one stands alone."""
+        try:
+            return list(await super().apply(submissions))
+        except Unavailable as error:
+            return [error] * len(submissions)
+        except BadValue as error:
+            if len(submissions) == 1:
+                return [error]
+        half = len(submissions) // 2
+        first = await self._decided(submissions[:half])
+        return first + await self._decided(submissions[half:])
+
+
+def _give(
+    units: Sequence[_Unit],
+    decided: Sequence[Decided],
+    stored: dict[bytes, Stored] | Unavailable,
+) -> None:
+    at = 0
+    for unit in units:
+        mine = list(decided[at : at + len(unit.submissions)])
+        at += len(mine)
+        if unit.answered:
+            pairs = zip(unit.submissions, mine, strict=True)
+            unit.answers = [_answer(s, d, stored) for s, d in pairs]
+        if not unit.decided.done():
+            unit.decided.set_result(mine)
+
+
+def _fail(units: Sequence[_Unit], error: Exception) -> None:
+    for unit in units:
+        if not unit.decided.done():
+            unit.decided.set_exception(error)
+
+
+def _answer(
+    submission: Submission, decided: Decided, stored: dict[bytes, Stored] | Unavailable
+) -> Answered:
+    if decided is None or isinstance(decided, Rejected | BadValue | Unavailable):
+        return decided
+    if isinstance(stored, Unavailable):
+        return stored
+    found = stored.get(submission.command.identity.event_key)
+    return found or Unavailable("the answer could not be read back")

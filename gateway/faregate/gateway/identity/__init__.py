@@ -1,0 +1,1 @@
+"""Who calls: tokens of an OpenID Connect issuer, or of the embedded identity."""

@@ -1,0 +1,99 @@
+"""Users of the embedded identity, and invitations by e-mail address.
+
+Addresses are compared without regard to case. With an outside issuer, users are noted here once a
+token has shown their verified address, so that they can be invited by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+import asyncpg
+
+from faregate.gateway.problems import Problem
+
+_INSERT = """
+INSERT INTO users (user_id, email, password_hash, name, is_admin) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING RETURNING user_id"""
+_BY_EMAIL = "SELECT * FROM users WHERE lower(email) = lower($1)"
+_BY_ID = "SELECT * FROM users WHERE user_id = $1"
+_INVITE = """
+INSERT INTO invitations (org_id, email, role, invited_by) VALUES ($1, lower($2), $3, $4)
+ON CONFLICT (org_id, email) DO UPDATE SET role = EXCLUDED.role, created_at = clock_timestamp()"""
+_INVITATIONS = (
+    "SELECT org_id, role, invited_by, created_at FROM invitations WHERE email = lower($1)"
+)
+_ACCEPTED = "DELETE FROM invitations WHERE email = lower($1) AND org_id = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who can sign in. `password_hash` is None where an outside issuer signs them in."""
+
+    user_id: str
+    email: str
+    password_hash: str | None
+    name: str | None
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An org that waits for somebody."""
+
+    org_id: str
+    role: str
+    invited_by: str
+    created_at: datetime
+
+
+class Users:
+    """The users in the database. All raise the driver's errors when it is away."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def add(
+        self,
+        email: str,
+        password_hash: str | None,
+        *,
+        user_id: str | None = None,
+        name: str | None = None,
+        is_admin: bool = False,
+    ) -> User:
+        """Add a user. Raises Problem `email_taken`."""
+        user_id = user_id or str(uuid4())
+        added = await self._pool.fetchval(_INSERT, user_id, email, password_hash, name, is_admin)
+        if added is None:
+            raise Problem("email_taken", "This e-mail address is registered already.")
+        return User(user_id, email, password_hash, name, is_admin)
+
+    async def by_email(self, email: str) -> User | None:
+        """Find who has an address."""
+        return _user(await self._pool.fetchrow(_BY_EMAIL, email))
+
+    async def by_id(self, user_id: str) -> User | None:
+        """Find a user by id."""
+        return _user(await self._pool.fetchrow(_BY_ID, user_id))
+
+    async def invite(self, org_id: str, email: str, role: str, invited_by: str) -> None:
+        """Keep an invitation for who is not known yet; the newest role counts."""
+        await self._pool.execute(_INVITE, org_id, email, role, invited_by)
+
+    async def invitations(self, email: str) -> list[Invitation]:
+        """List the orgs that wait for an address."""
+        rows = await self._pool.fetch(_INVITATIONS, email)
+        return [Invitation(**dict(r)) for r in rows]
+
+    async def accepted(self, email: str, org_id: str) -> None:
+        """Forget an invitation that has become a membership."""
+        await self._pool.execute(_ACCEPTED, email, org_id)
+
+
+def _user(row: asyncpg.Record | None) -> User | None:
+    if row is None:
+        return None
+    return User(row["user_id"], row["email"], row["password_hash"], row["name"], row["is_admin"])

@@ -1,0 +1,63 @@
+"""Who belongs to which org, read for each call: lookups that arrive together share one query.
+
+Nothing is remembered, so whoever is removed from an org is out with their next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import asyncpg
+
+from faregate.ledger.names import bare_id
+
+Roles = Mapping[str, str]
+"""Role by org id."""
+
+_ORGS = """
+SELECT u.subject AS user_subject, o.subject AS org, a.plan ->> 'role' AS role
+FROM subjects u
+JOIN members m ON m.user_id = u.account_id
+JOIN subjects o ON o.account_id = m.org_id
+JOIN accounts a ON a.id = m.account_id
+WHERE u.subject = ANY ($1::text[]) AND a.plan ->> 'role' IN ('admin', 'member')
+  AND o.subject IS NOT NULL"""
+
+
+class Memberships:
+    """The orgs of users."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._asked: dict[str, asyncio.Future[Roles]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def of(self, user_id: str) -> Roles:
+        """Give a user's role in each of their orgs. Raises the driver's errors."""
+        found = self._asked.get(user_id)
+        if found is None:
+            found = self._asked[user_id] = asyncio.get_running_loop().create_future()
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.create_task(self._read())
+        return await asyncio.shield(found)
+
+    async def _read(self) -> None:
+        await asyncio.sleep(0)  # those that are woken together ask together
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                roles = await self._roles(list(asked))
+            except Exception as error:  # noqa: BLE001 - whoever asked raises it
+                for found in asked.values():
+                    found.set_exception(error)
+            else:
+                for user_id, found in asked.items():
+                    found.set_result(roles[user_id])
+
+    async def _roles(self, user_ids: list[str]) -> dict[str, dict[str, str]]:
+        rows = await self._pool.fetch(_ORGS, [f"user:{u}" for u in user_ids])
+        roles: dict[str, dict[str, str]] = {u: {} for u in user_ids}
+        for row in rows:
+            roles[bare_id(row["user_subject"])][bare_id(row["org"])] = row["role"]
+        return roles

@@ -1,0 +1,64 @@
+"""Every metric of the gateway, in one list. No label names a person or an account."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 5, 10, 25, 50, 100, 250)
+
+
+class Metrics:
+    """The metrics of one process; `text` is what Prometheus reads."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        # Answers by route (its template, never the path) and status.
+        self.answers = Counter(
+            "faregate_http_answers", "Answers.", ("method", "route", "status"), registry=registry
+        )
+        # From the first byte of a request to the last of its answer.
+        self.seconds = Histogram(
+            "faregate_http_seconds",
+            "Time to answer.",
+            ("method", "route"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Calls in the queue for a transaction; near its limit, answers are 503.
+        self.waiting = Gauge("faregate_group_waiting", "Commands waiting.", registry=registry)
+        # Calls that were turned away because the queue was full.
+        self.refused = Counter("faregate_group_refused", "Calls turned away.", registry=registry)
+        # How many commands share a transaction: above 1 under load.
+        self.batch_size = Histogram(
+            "faregate_group_batch_size", "Commands in one.", buckets=_SIZES, registry=registry
+        )
+        # Deciding and writing a batch.
+        self.batch_seconds = Histogram(
+            "faregate_group_batch_seconds", "Time of one.", buckets=_SECONDS, registry=registry
+        )
+        # Sign-ins and registrations by result: ok, failed, limited.
+        self.sign_ins = Counter(
+            "faregate_sign_ins", "Tries to sign in.", ("kind", "result"), registry=registry
+        )
+        # Tokens by how they were checked: cached, verified, refused.
+        self.tokens = Counter("faregate_tokens", "Tokens seen.", ("result",), registry=registry)
+        # Calls of models by what they were charged by (reported: the upstream's usage, estimated,
+        # nothing) and whose key paid upstream (credits, byok).
+        self.llm_calls = Counter(
+            "faregate_llm_calls", "Calls of models.", ("charged", "key"), registry=registry
+        )
+        # Calls whose charge or release was given up: each is in the log, with its hold.
+        self.llm_given_up = Counter("faregate_llm_given_up", "Not settled.", registry=registry)
+
+    def text(self) -> bytes:
+        """Write all metrics in the text format."""
+        return generate_latest(self.registry)

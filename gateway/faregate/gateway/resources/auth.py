@@ -1,0 +1,155 @@
+"""Registering and signing in, by the embedded identity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+from uuid import uuid4
+
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import Field, SecretStr
+
+from faregate.events.amounts import to_credits
+from faregate.gateway.callers import Caller, GuardedRoute, Public
+from faregate.gateway.context import VIA, Gateway, gateway_of
+from faregate.gateway.fields import Answer, Body, Email, Id, Number, Text
+from faregate.gateway.identity.embedded import Embedded
+from faregate.gateway.identity.passwords import MAX_CHARS, MIN_CHARS
+from faregate.gateway.invitations import accept_invitations
+from faregate.gateway.organizations import create_org
+from faregate.gateway.problems import Problem, responses
+from faregate.gateway.settings import USER_SCOPES
+from faregate.ledger import reading
+from faregate.ledger.acts_sending import identity
+from faregate.ledger.batch import Refs, Submission
+from faregate.ledger.core import Register
+
+log = structlog.get_logger("faregate.gateway")
+Value = TypeVar("Value")
+router = APIRouter(route_class=GuardedRoute, tags=["Sign-in"], dependencies=[Public])
+
+STEP_S = 3.0
+"""Registering does not wait longer for the credit account, for memberships, for an organization."""
+
+Password = Annotated[SecretStr, Field(min_length=MIN_CHARS, max_length=MAX_CHARS)]
+
+
+class Registration(Body):
+    """Somebody new."""
+
+    email: Email
+    password: Password
+    name: Text | None = None
+    organization: Text | None = Field(None, description="Make an organization of this name.")
+    referral: Id | None = Field(None, description="Who sent them (`user:<id>`) or a campaign.")
+
+
+class Registered(Answer):
+    """The new user."""
+
+    user_id: str
+    org_id: str | None
+    access_token: str
+    credits_remaining: Number | None = Field(
+        description="null: the account is provisioned with its first use."
+    )
+
+
+class Login(Body):
+    """Who signs in; `username` is the e-mail address under another name."""
+
+    username: Text | None = None
+    email: Text | None = None
+    password: Annotated[SecretStr, Field(min_length=1, max_length=MAX_CHARS)]
+
+
+class Token(Answer):
+    """A bearer token, valid for `expires_in` seconds."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+
+
+@router.post(
+    "/auth/register", status_code=201, responses=responses(400, 404, 409, 413, 415, 429, 503)
+)
+async def register(request: Request, body: Registration) -> Registered:
+    """Register a user, an organization if asked, and the credit account."""
+    gateway = gateway_of(request)
+    user, token = await _embedded(gateway).register(
+        body.email, body.password.get_secret_value(), body.name, _address(request)
+    )
+    caller = Caller(user.user_id, USER_SCOPES)
+    credits_ = await _if_possible(
+        "provisioning", _provisioned(gateway, user.user_id, body.referral)
+    )
+    org_id = await _if_possible(
+        "invitations", accept_invitations(gateway, user.user_id, body.email)
+    )
+    if body.organization is not None:
+        made = create_org(gateway, caller, body.organization, str(uuid4()))
+        org_id = await _if_possible("organization", made)
+    return Registered(
+        user_id=user.user_id, org_id=org_id, access_token=token, credits_remaining=credits_
+    )
+
+
+@router.post("/api/auth/login", responses=responses(400, 401, 404, 413, 415, 429, 503))
+async def login(request: Request, body: Login) -> Token:
+    """Give a token for an e-mail address and its password."""
+    gateway = gateway_of(request)
+    embedded = _embedded(gateway)
+    email = body.email or body.username
+    if email is None:
+        raise Problem(
+            "validation_failed",
+            "email: send the e-mail address as `email` or `username`",
+            errors=[{"field": "email", "message": "send the e-mail address"}],
+        )
+    password = body.password.get_secret_value()
+    user, token = await embedded.login(email, password, _address(request))
+    await _if_possible("invitations", accept_invitations(gateway, user.user_id, user.email))
+    return Token(access_token=token, token_type="bearer", expires_in=embedded.token_ttl_s)  # noqa: S106
+
+
+def _embedded(gateway: Gateway) -> Embedded:
+    if gateway.embedded is None:
+        raise Problem(
+            "not_found",
+            "Users sign in with the OpenID Connect issuer of this installation.",
+            helps="Get a token from that issuer.",
+        )
+    return gateway.embedded
+
+
+async def _if_possible(step: str, work: Coroutine[Any, Any, Value]) -> Value | None:
+    """Do what comes after the user is there; None when it cannot be done now, whatever is wrong.
+
+    Each of these happens later: the account with its first use, a membership with the next
+    sign-in, an organization when it is asked for again.
+    """
+    try:
+        async with asyncio.timeout(STEP_S):
+            return await work
+    except Exception as error:
+        log.warning("registered_without", step=step, error=type(error).__name__, exc_info=True)
+        return None
+
+
+async def _provisioned(gateway: Gateway, user_id: str, referral: str | None) -> float:
+    """Make the credit account; give what is available."""
+    user, store = f"user:{user_id}", gateway.store
+    named = identity(store, VIA, f"register {user_id}", "register", {"referral": referral})
+    kind, _, sender = (referral or "").partition(":")
+    referrer = referral if kind == "user" and sender else None
+    command = Register(named, user, referral=referral, referrer=referrer)
+    await store.apply([Submission(command, Refs(VIA, f"register {user_id}"))])
+    row = await reading.current(store, user)
+    return to_credits(row["balance"] - row["held"]) if row else 0
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,108 @@
+"""One gateway process: its parts, made from a store and settings, and the server in front."""
+
+from __future__ import annotations
+
+import socket
+
+import structlog
+import uvicorn
+
+from faregate.gateway.app import create_app
+from faregate.gateway.context import Gateway, Probe
+from faregate.gateway.group import GroupedStore
+from faregate.gateway.identity.embedded import Embedded
+from faregate.gateway.identity.keyring import Keyring
+from faregate.gateway.identity.oidc import Issuer
+from faregate.gateway.identity.tokens import ALGORITHMS, Expected, Verifier
+from faregate.gateway.identity.users import Users
+from faregate.gateway.llm.service import Llm
+from faregate.gateway.membership import Memberships
+from faregate.gateway.metrics import Metrics
+from faregate.gateway.settings import GatewaySettings
+from faregate.ledger.store import Store
+
+log = structlog.get_logger("faregate.gateway")
+
+_SKEW_S = 60
+_KEEP_ALIVE_S = 30
+_DRAIN_S = 8
+
+
+def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gateway:
+    """Put the parts together. Raises ValueError for settings that do not go together."""
+    metrics = Metrics()
+    grouped = GroupedStore(store, settings, metrics)
+    users = Users(store.pool)
+    embedded, issuer = None, None
+    if settings.oidc_issuer is None:
+        embedded = Embedded(store.pool, users, settings, metrics)
+        verifier = Verifier(embedded.keyring(), embedded.expected(), metrics)
+    else:
+        if not settings.oidc_audience:
+            raise ValueError("with an OpenID Connect issuer an audience must be set")
+        issuer = Issuer(settings.oidc_issuer)
+        expected = Expected(settings.oidc_issuer, settings.oidc_audience, ALGORITHMS, _SKEW_S)
+        verifier = Verifier(Keyring(issuer.keys), expected, metrics)
+    return Gateway(
+        settings=settings,
+        store=grouped,
+        users=users,
+        memberships=Memberships(store.pool),
+        verifier=verifier,
+        embedded=embedded,
+        issuer=issuer,
+        metrics=metrics,
+        probe=probe,
+        llm=Llm(store.pool, settings.llm),
+    )
+
+
+class GatewayProcess:
+    """Serves a gateway until it is stopped; what was taken in is finished first."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        settings = gateway.settings
+        self._socket = _listen(settings.host, settings.port)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            create_app(gateway),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_DRAIN_S,
+            limit_concurrency=settings.max_waiting,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies or None,
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+
+    def stop(self) -> None:
+        """Finish what is in hand, then return from `run`."""
+        self._server.should_exit = True
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        log.info("gateway_started", host=self._gateway.settings.host, port=self.port)
+        await self._server._serve([self._socket])  # noqa: SLF001 - without its signal handlers
+        await self._gateway.llm.close()
+        await self._gateway.store.close()
+        if self._gateway.issuer is not None:
+            await self._gateway.issuer.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port now, so that a taken one is said at the start. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)  # noqa: FBT003
+    return listener

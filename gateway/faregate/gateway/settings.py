@@ -1,0 +1,52 @@
+"""What can be set about the gateway. The runtime fills it from `FAREGATE_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from faregate.gateway.llm.settings import LlmSettings
+
+READ, SPEND, MANAGE, ADMIN = (
+    "faregate:read",
+    "faregate:spend",
+    "faregate:manage",
+    "faregate:admin",
+)
+"""Scopes: read one's own and one's orgs' accounts; spend credits; run orgs; everything."""
+
+USER_SCOPES = frozenset({READ, SPEND, MANAGE})
+"""What a token without any `faregate:` scope may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All settings of one gateway process. Times are seconds, sizes bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    version: str = "0"
+    docs: bool = False
+    """Whether /docs and /openapi.json are served."""
+    cors_origins: tuple[str, ...] = ()
+    oidc_issuer: str | None = None
+    """An OpenID Connect issuer; with one the embedded identity is off."""
+    oidc_audience: str | None = None
+    token_ttl_s: int = 3600
+    """How long a token of the embedded identity is valid."""
+    sign_ins_per_minute: int = 10
+    """Failed sign-ins per e-mail address and minute; 30 times as many per network address."""
+    trusted_proxies: str = ""
+    """Addresses whose X-Forwarded-For is believed, separated by commas."""
+    max_body: int = 1_048_576
+    max_depth: int = 32
+    """How deep JSON may be nested."""
+    self_purchase: bool = True
+    """Whether admins of an org may book purchases for it; else only platform admins may."""
+    timeout_s: float = 30.0
+    linger_s: float = 0.002
+    """How long the first call of a batch waits for others to share its transaction."""
+    max_batch: int = 250
+    max_waiting: int = 2_000
+    """So many calls may wait for a transaction; more are answered 503."""
+    llm: LlmSettings = field(default_factory=LlmSettings)
+    """The LLM proxy and users' own keys."""

@@ -1,0 +1,101 @@
+"""The same key and body happen once, whoever answers; another body is a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.integration.gateway.calling import Person, Town, town
+
+pytestmark = pytest.mark.stack
+
+
+async def test_a_deduction_with_a_key_happens_once_and_answers_the_same(here: Town) -> None:
+    ada = await here.rich(100)
+    body = {"credits": 30, "reference": "r"}
+    first = await ada.post("/api/v1/credits/deduct", body, key="k1")
+    await ada.post("/api/v1/credits/deduct", {"credits": 1, "reference": "other"})
+    again = await ada.post("/api/v1/credits/deduct", body, key="k1")
+    assert (again.status, again.json) == (200, first.json)
+    assert await here.balance(ada) == 69
+    conflict = await ada.post("/api/v1/credits/deduct", {**body, "credits": 31}, key="k1")
+    assert conflict.problem == (409, "idempotency_conflict")
+    assert await here.balance(ada) == 69
+
+
+async def test_a_refusal_is_an_answer_too_and_stays(here: Town) -> None:
+    ada = await here.rich(10)
+    body = {"credits": 30, "reference": "r"}
+    refused = await ada.post("/api/v1/credits/deduct", body, key="k1")
+    assert refused.problem == (402, "insufficient_credits")
+    await here.set_balance(f"user:{ada.user_id}", 100)
+    again = await ada.post("/api/v1/credits/deduct", body, key="k1")
+    assert again.json == refused.json
+    assert (await ada.post("/api/v1/credits/deduct", body, key="k2")).status == 200
+
+
+async def test_the_same_key_at_once_happens_once(here: Town) -> None:
+    ada = await here.rich(100)
+    body = {"credits": 30, "reference": "r"}
+    calls = [ada.post("/api/v1/credits/deduct", body, key="k1") for _ in range(20)]
+    answers = await asyncio.gather(*calls)
+    assert {(a.status, str(a.json)) for a in answers} == {(200, str(answers[0].json))}
+    assert await here.balance(ada) == 70
+
+
+async def test_a_key_is_its_callers_and_its_routes_alone(here: Town) -> None:
+    ada, bob = await here.rich(100), await here.rich(100)
+    body = {"credits": 30, "reference": "r"}
+    for person in (ada, bob):
+        assert (await person.post("/api/v1/credits/deduct", body, key="k1"))["balance"] == 70
+    assert (await ada.post("/api/v1/holds", body, key="k1")).status == 201
+
+
+async def test_another_process_gives_the_first_answer(here: Town) -> None:
+    ada = await here.rich(100)
+    body = {"credits": 30, "reference": "r"}
+    first = await ada.post("/api/v1/credits/deduct", body, key="k1")
+    held = await ada.post("/api/v1/holds", {"credits": 5}, key="h1")
+    async with town(here.store) as other:
+        there = Person(other.http, ada.token, ada.user_id)
+        assert (await there.post("/api/v1/credits/deduct", body, key="k1")).json == first.json
+        again = await there.post("/api/v1/holds", {"credits": 5}, key="h1")
+        assert (again.status, again.json) == (201, held.json)
+    assert await here.balance(ada) == 65
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "changed"),
+    [
+        ("/api/credits/allocate", {"userId": "u", "credits": 5}, {"credits": 6}),
+        (
+            "/v1/admin/grants",
+            {"subject_type": "org", "subject_id": "o", "credits": 5},
+            {"kind": "bonus"},
+        ),
+        (
+            "/v1/admin/credits/set",
+            {"subject_type": "user", "subject_id": "u", "balance": 5},
+            {"balance": 6},
+        ),
+        ("/api/v1/org", {"name": "Acme"}, {"name": "Other"}),
+    ],
+)
+async def test_acts_of_admins_happen_once_as_well(
+    here: Town, path: str, body: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    admin = await here.admin()
+    first = await admin.post(path, body, key="k1")
+    assert first.status in {200, 201}
+    again = await admin.post(path, body, key="k1")
+    assert (again.status, again.json) == (first.status, first.json)
+    conflict = await admin.post(path, {**body, **changed}, key="k1")
+    assert conflict.problem == (409, "idempotency_conflict")
+
+
+async def test_a_key_that_is_too_long_is_refused(here: Town) -> None:
+    ada = await here.rich(100)
+    refused = await ada.post("/api/v1/credits/deduct", {"credits": 1}, key="k" * 201)
+    assert refused.problem == (400, "validation_failed")
+    assert refused["errors"][0]["field"] == "idempotency-key"
