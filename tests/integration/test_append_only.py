@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.ledger import Ledger
 from tests.helpers.servers import drop_database, fresh_database
 
+from faregate.ledger.core import SetBalance
 from faregate.ledger.database import SERVER_LIMITS, make_pool
 from faregate.ledger.migrate import migrate, pending
 from faregate.ledger.store import BadValue
@@ -22,7 +23,14 @@ CHANGES = {
     "TRUNCATE": "TRUNCATE {}",
     "TRUNCATE CASCADE": "TRUNCATE {} CASCADE",
 }
-TABLES = {"entries": "amount", "outcomes": "result", "price_versions": "book"}
+TABLES = {
+    "entries": "amount",
+    "outcomes": "result",
+    "price_versions": "book",
+    "grants": "amount",
+    "audit": "action",
+}
+ERASABLE = [("grants", "allocated_by"), ("grants", "notes"), ("audit", "actor")]
 
 each_change = pytest.mark.parametrize("change", CHANGES)
 each_table = pytest.mark.parametrize("table", TABLES)
@@ -31,7 +39,7 @@ each_table = pytest.mark.parametrize("table", TABLES)
 @pytest.fixture
 async def owner(ledger: Ledger, database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """The owner of a ledger that has an entry; here it is a superuser as well."""
-    await ledger.set_balance("org:acme", 10)
+    await ledger.act(lambda i: SetBalance(i, "org:acme", 10_000_000), actor="ops@example.com")
     connection = await asyncpg.connect(database_url, timeout=10)
     yield connection
     await connection.close()
@@ -75,6 +83,45 @@ async def test_no_upsert_and_no_merge_changes_it(owner: asyncpg.Connection, tabl
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
             await owner.execute(sql)
+
+
+@pytest.mark.parametrize(("table", "column"), ERASABLE)
+async def test_who_did_it_can_be_erased_by_the_owner_and_nothing_beside_it(
+    owner: asyncpg.Connection, table: str, column: str
+) -> None:
+    await owner.execute(f"UPDATE {table} SET {column} = NULL")
+    assert await owner.fetchval(f"SELECT {column} IS NULL FROM {table}")
+    for other in await columns(owner, table):
+        if (table, other) not in ERASABLE:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+                await owner.execute(f"UPDATE {table} SET {column} = NULL, {other} = {other}")
+
+
+@pytest.mark.parametrize(("table", "column"), ERASABLE)
+async def test_the_application_cannot_erase_who_did_it(
+    ledger: Ledger, table: str, column: str
+) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+        await ledger.store.pool.execute(f"UPDATE {table} SET {column} = NULL")
+
+
+@each_table
+async def test_no_column_can_be_changed_but_those_that_can_be_erased(
+    owner: asyncpg.Connection, table: str
+) -> None:
+    for column in await columns(owner, table):
+        if (table, column) in ERASABLE:
+            continue
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await owner.execute(f"UPDATE {table} SET {column} = {column}")
+
+
+async def columns(connection: asyncpg.Connection, table: str) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0",
+        table,
+    )
+    return [row["attname"] for row in rows]
 
 
 async def test_the_triggers_are_found_in_place(owner: asyncpg.Connection) -> None:

@@ -345,8 +345,10 @@ def test_settings_in_force_come_without_the_password(product: Product) -> None:
     assert set(rows["database"]["value"]) == {"*"}
 
 
-_LONG_OR_PLACES = ("stack ", "demo", "serve", "run ", "dlq show", "dlq replay usage.recorded:")
-"""Examples that start servers or processes, or name a dead letter that is not here."""
+_LONG_OR_PLACES = ("stack ", "demo", "serve", "run ", "dlq show", "dlq replay usage.recorded:",
+                   "credits unlock", "users create", "byok ", "erase ")  # fmt: skip
+"""Examples that start servers or processes, ask for a secret or a confirmation, or name a dead
+letter or a milestone that is not here."""
 
 
 def test_the_examples_in_the_help_run(product: Product, tmp_path: Path) -> None:

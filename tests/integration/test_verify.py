@@ -59,8 +59,8 @@ async def test_a_sound_ledger_has_no_findings_and_says_what_is_open(lived: Ledge
     assert report.accounts == await pool.fetchval("SELECT count(*) FROM accounts")
     assert report.notes["unpriced"] == 1
     assert report.notes["unpriced_first"][0]["model"] == "gpt"
-    assert report.notes["live_holds"] == 2
-    assert report.notes["accounts_in_debt"] == 1
+    assert report.notes["live_holds"] == 6
+    assert report.notes["accounts_in_debt"] == 2
     assert report.notes["outbox_waiting"] > 0
 
 
@@ -230,10 +230,15 @@ TAMPERINGS: dict[str, tuple[str, str, str]] = {
         "seal",
         "outcomes id ",
     ),
+    "an outcome's calls": (
+        "UPDATE outcomes SET calls = 0 WHERE calls = 1 AND result = 'initiated'",
+        "seal",
+        "outcomes id ",
+    ),
     "an outcome put in by hand": (
         (
             "INSERT INTO outcomes SELECT id + 100, gen_random_uuid(), NULL, fingerprint, command, "
-            "result, entries, user_id, org_id, at, body, batch_size, seal FROM outcomes "
+            "result, entries, user_id, org_id, at, body, batch_size, calls, seal FROM outcomes "
             "WHERE result = 'denied'"
         ),
         "seal",
@@ -245,7 +250,7 @@ TAMPERINGS: dict[str, tuple[str, str, str]] = {
         "entries account org:acme sequence 3 (id ",
     ),
     "an outcome deleted": (
-        "DELETE FROM outcomes WHERE result = 'set'",
+        "DELETE FROM outcomes WHERE command = 'set_balance'",
         "cause",
         "entries account org:plain sequence 1 (id ",
     ),
@@ -264,7 +269,7 @@ TAMPERINGS: dict[str, tuple[str, str, str]] = {
         "ref",
         "refs outcome_id ",
     ),
-    "a source": ("UPDATE sources SET source = 'x'", "ref", "refs outcome_id "),
+    "a source": ("UPDATE sources SET source = source || 'x'", "ref", "refs outcome_id "),
     "a hold's remaining": (
         "UPDATE pipelines SET remaining = remaining + 1 WHERE state = 'live'",
         "hold",
@@ -312,7 +317,7 @@ async def test_a_change_behind_the_ledgers_back_is_named(
     assert any(found.startswith(row) for found in rows(report, kind)), report.findings
 
 
-@pytest.mark.parametrize("table", ["entries", "outcomes", "price_versions"])
+@pytest.mark.parametrize("table", ["entries", "outcomes", "price_versions", "grants", "audit"])
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
@@ -531,19 +536,23 @@ NUMBERS = (
     "units",
     "input_tokens",
     "output_tokens",
+    "priority",
 )
+TIMES = ("occurred_at", "expires_at")
+TEXTS = ("kind", "phase", "provider", "model", "reason", "tier", "alert")
 CHANGES = {
     **{c: f"coalesce({c}, 0) + 1" for c in NUMBERS},
     "id": "id + 8000000000",
     "account_id": "account_id + 8000000000",
     "sequence": "sequence + 8000000000",
     "at": "at + interval '1 microsecond'",
-    "occurred_at": "coalesce(occurred_at, at) - interval '1 microsecond'",
+    **{c: f"coalesce({c}, at) - interval '1 microsecond'" for c in TIMES},
+    "grants": "array_append(grants, 0)",
     "cause": "gen_random_uuid()",
     "hold_id": "gen_random_uuid()",
     "byok": "(byok IS NOT TRUE)",
     "hash": "sha256(hash)",
-    **{c: f"coalesce({c}, '') || 'x'" for c in ("kind", "phase", "provider", "model", "reason")},
+    **{c: f"coalesce({c}, '') || 'x'" for c in TEXTS},
 }
 NULLABLE = (
     "hold_id",
@@ -559,6 +568,11 @@ NULLABLE = (
     "byok",
     "occurred_at",
     "reason",
+    "grants",
+    "priority",
+    "expires_at",
+    "tier",
+    "alert",
 )
 
 any_time = settings(
@@ -663,6 +677,23 @@ async def test_what_was_announced_and_never_replayed_is_a_finding(lived: Ledger)
     assert report.notes["recoveries"][0]["epoch"] == 1
 
 
+async def test_a_name_that_was_erased_may_come_again(lived: Ledger, database_url: str) -> None:
+    pool = lived.store.pool
+    said = await announced(pool)
+    owner = await asyncpg.connect(database_url, timeout=10)
+    await owner.execute("UPDATE subjects SET subject = NULL WHERE subject = 'org:plain'")
+    await owner.close()
+    lived.store.forget()
+    await lived.set_balance("org:plain", 1)
+    again = [c for c in await announced(pool) if c.account == "org:plain"]
+    assert len(again) == 1
+    report = await verify(pool, checkpoints=said + again)
+    assert report.findings == []
+    other = dataclasses.replace(said[1], account="org:plain", sequence=2, balance=1)
+    report = await verify(pool, checkpoints=[other])
+    assert len(rows(report, "checkpoint")) == 1
+
+
 # --- since --------------------------------------------------------------------------------------
 
 
@@ -684,6 +715,12 @@ async def test_since_checks_the_accounts_that_moved_whole(lived: Ledger, databas
         report = await verify(connection, since=border)
     (row,) = rows(report, "hash")
     assert row.startswith("entries account org:plain sequence 1 (id ")
+
+
+async def test_a_sound_ledger_is_sound_since_any_moment(lived: Ledger) -> None:
+    pool = lived.store.pool
+    for row in await pool.fetch("SELECT DISTINCT at FROM outcomes UNION SELECT at FROM entries"):
+        assert (await verify(pool, since=row["at"])).findings == []
 
 
 async def test_since_tomorrow_checks_no_account(lived: Ledger) -> None:

@@ -16,13 +16,16 @@ from asyncpg.pgproto.pgproto import UUID
 
 from faregate.events.amounts import to_credits
 from faregate.ledger import bodies
+from faregate.ledger.acts_sending import READING
 from faregate.ledger.core import Book, Books
 from faregate.ledger.core.messages import denial_message
+from faregate.ledger.pricing import price_books
 from faregate.ledger.queries import SQL
+from faregate.ledger.reading import entries as read_entries
 from faregate.ledger.store import Store
 from faregate.ledger.write import TX_BITS
-from faregate.runtime.reading import entries as read_entries
-from faregate.runtime.reading import price_books, priced_phases
+from faregate.runtime.computed import priced_phases
+from faregate.runtime.explain_charge import charge_facts
 
 Value = dict[str, Any]
 
@@ -33,7 +36,7 @@ async def explain(store: Store, identifier: str) -> Value | None:
         await connection.execute(SQL["patience"])
         books = await price_books(connection)
         pipeline = await _pipeline(store, connection, books, identifier)
-        usages = await _usages(store, connection, identifier)
+        usages = await _usages(store, connection, books, identifier)
     if pipeline is None and not usages:
         return None
     return {"id": identifier, "pipeline": pipeline, "usages": usages}
@@ -199,19 +202,27 @@ def _sum(amounts: Any) -> int | float:
     return int(total) if total == int(total) else total
 
 
-async def _usages(store: Store, connection: asyncpg.Connection, usage_id: str) -> list[Value]:
+async def _usages(
+    store: Store, connection: asyncpg.Connection, books: Books, usage_id: str
+) -> list[Value]:
+    """Find usage by its keyed hash, and what callers deducted under that name."""
     sources = [r["source"] for r in await connection.fetch(SQL["all_sources"])]
-    keys = [UUID(store.keys.usage(source, usage_id)) for source in sources]
-    named = dict(zip(keys, sources, strict=True))
-    rows = await connection.fetch(SQL["outcomes_of_keys"], [], keys)
-    return [await _usage(store, connection, row, named, usage_id) for row in rows]
+    keys = {UUID(store.keys.usage(source, usage_id)): source for source in sources}
+    rows = await connection.fetch(SQL["outcomes_of_keys"], [], list(keys))
+    asked = await connection.fetch(READING["outcomes_of_reference"], usage_id)
+    known = {r["event_key"] for r in rows}
+    more = await connection.fetch(SQL["outcomes_of_keys"], [r["event_key"] for r in asked], [])
+    found = [(r, keys[r["usage_key"]]) for r in rows]
+    found += [(r, r["source"]) for r in more if r["event_key"] not in known]
+    return [await _usage(store, connection, books, row, source, usage_id) for row, source in found]
 
 
 async def _usage(
     store: Store,
     connection: asyncpg.Connection,
+    books: Books,
     row: asyncpg.Record,
-    sources: Mapping[UUID, str],
+    source: str,
     usage_id: str,
 ) -> Value:
     outcomes, late = [row], None
@@ -219,12 +230,14 @@ async def _usage(
         charge = UUID(store.keys.late_charge(row["event_key"].bytes))
         late = await connection.fetchrow(SQL["outcomes_of_keys"], [charge], [])
         outcomes += [late] if late else []
-    readable = await read_entries(store, await _entries_of(connection, outcomes))
-    used = next((e for e in readable if e["kind"] == "usage"), None)
+    rows = await _entries_of(connection, outcomes)
+    readable = await read_entries(store, rows)
+    paid = [e for e in readable if e["kind"] == "usage"]
+    used = next((e for e in paid if not e["account"].startswith("member:")), None)
     body = json.loads(row["body"]) if row["body"] else {}
     value: Value = {
         "usage_id": usage_id,
-        "source": sources[row["usage_key"]],
+        "source": source,
         "event_id": row["event_id"],
         "pipeline_id": row["pipeline_id"],
         "decided_at": row["at"].isoformat(),
@@ -243,5 +256,6 @@ async def _usage(
             "from_balance": _sum([-used["amount"], used["held_delta"]]),
             "debt": used["debt_delta"],
             "hold_id": used.get("hold_id"),
+            **await charge_facts(store, connection, books, late or row, rows),
         }
     return value | {"entries": readable}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -27,6 +29,18 @@ class _Seldom(logging.Filter):
         return True
 
 
+class _Stderr(io.TextIOBase):
+    """Whatever stderr is when something is logged: a logger that is kept outlives a stream."""
+
+    def write(self, text: str) -> int:
+        """Write to the stderr of now."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush the stderr of now."""
+        sys.stderr.flush()
+
+
 def configure(settings: Settings, *, process: str) -> None:
     """Set up structlog and the standard library's logging for this process."""
     level = logging.getLevelName(settings.log_level.upper())
@@ -41,7 +55,7 @@ def configure(settings: Settings, *, process: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

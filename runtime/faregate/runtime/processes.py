@@ -28,8 +28,8 @@ from faregate.consumers.watchdog import Watchdog
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import check_triggers
-from faregate.runtime.servers import Servers, no_topic
-from faregate.runtime.settings import Settings
+from faregate.runtime.servers import ServerMissing, Servers, no_topic
+from faregate.runtime.settings import Settings, SettingsError
 
 log = structlog.get_logger("faregate.process")
 
@@ -37,14 +37,21 @@ CONSUMERS: dict[str, tuple[str, ...]] = {
     "entitlements": ("pipeline.progress", "pipeline.requests"),
     "deduction": ("usage.recorded",),
     "progress": ("pipeline.progress",),
+    "provisioning": ("users.registered",),
 }
 """The consumer groups, and the topics that each reads, earlier ones first."""
 
-NAMES = (*CONSUMERS, "relay", "sweeper")
+NAMES = (*CONSUMERS, "relay", "sweeper", "gateway")
 """Everything that `faregate run` knows."""
+
+ALWAYS = tuple(name for name in NAMES if name != "gateway")
+"""What `faregate serve` runs; the gateway as well, where a port is given."""
 
 DRAIN_S = 9.0
 _CLIENT_STOP_S = 3.0
+_CONNECTIONS, _GATEWAY_CONNECTIONS = 4, 10
+_WELCOME_PATIENCE_S = 20.0
+"""Well below the patience of those who wait for entitlements in turn."""
 
 
 class LedgerUnguarded(Exception):
@@ -62,9 +69,11 @@ class Process(Protocol):
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings, servers: Servers, name: str) -> AsyncIterator[Store]:
+async def open_ledger(
+    settings: Settings, servers: Servers, name: str, size: int = _CONNECTIONS
+) -> AsyncIterator[Store]:
     """Open the store of the database in `servers`, as the application's role."""
-    pool = await make_pool(servers.database, name=name)
+    pool = await make_pool(servers.database, name=name, size=size)
     try:
         yield await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries)
     finally:
@@ -113,16 +122,40 @@ async def _start(
     resources: AsyncExitStack, settings: Settings, servers: Servers, name: str
 ) -> Process:
     cluster = settings.cluster(servers.kafka)
-    store = await resources.enter_async_context(open_ledger(settings, servers, name))
+    size = _GATEWAY_CONNECTIONS if name == "gateway" else _CONNECTIONS
+    store = await resources.enter_async_context(open_ledger(settings, servers, name, size))
     await _guarded(store.pool)
     if name == "relay":
         return Relay(store, cluster)
+    if name == "gateway":
+        return _gateway(store, settings, cluster)
     if name == "sweeper":
         return Sweeper(
             store,
             SweeperSettings(settings.sweep_every_s, checkpoint_every_s=settings.checkpoint_every_s),
         )
     return await _consumer(resources, settings, store, cluster, name)
+
+
+def _gateway(store: Store, settings: Settings, cluster: Cluster) -> Process:
+    try:
+        from faregate.runtime import serving
+    except ImportError as error:
+        message = f"the gateway's packages are not installed ({error.name})"
+        raise ServerMissing(message, "pip install 'faregate[gateway]'") from error
+    if settings.oidc_issuer and not settings.oidc_audience:
+        raise SettingsError(
+            "FAREGATE_OIDC_ISSUER is set, but not FAREGATE_OIDC_AUDIENCE",
+            "set FAREGATE_OIDC_AUDIENCE to what tokens for this gateway are meant for",
+        )
+    try:
+        return serving.gateway(store, settings, cluster, CONSUMERS)
+    except OSError as error:
+        place = f"{settings.gateway_host}:{settings.gateway_port or serving.DEFAULT_PORT}"
+        raise SettingsError(
+            f"the gateway cannot listen on {place}: {error.strerror}",
+            "set FAREGATE_GATEWAY_PORT (or --port) to a free port, 0 for any",
+        ) from error
 
 
 async def _consumer(
@@ -149,9 +182,16 @@ async def _stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
 
 
 async def _predecessor(store: Store, cluster: Cluster, name: str) -> Predecessor | None:
-    """After a restore, holds are made again before they are settled or closed again."""
-    if name == "entitlements":
+    """Name who has to be done first after a restore.
+
+    Users are welcomed again as they were before anything is decided for them, and holds are made
+    again before they are settled or closed again.
+    """
+    if name == "provisioning":
         return None
+    if name == "entitlements":
+        users = await _described(cluster, [cluster.topic("users.registered")])
+        return Predecessor(store, cluster, "provisioning", users, patience_s=_WELCOME_PATIENCE_S)
     requests = await _described(cluster, [cluster.topic("pipeline.requests")])
     return Predecessor(store, cluster, "entitlements", requests)
 

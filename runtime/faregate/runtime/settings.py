@@ -6,16 +6,18 @@ import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from faregate.consumers.kafka import Cluster
-from faregate.events.amounts import parse_credits
-from faregate.ledger.core import Rules
-from faregate.runtime.wording import meant
+from faregate.events.amounts import format_credits, parse_credits
+from faregate.ledger.core import Rules, Welcome
+from faregate.runtime.llm_fields import SECRETS, LlmFields
+from faregate.runtime.setting_types import Amount, Amounts, Environment
+from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
@@ -29,7 +31,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(BaseSettings):
+class Settings(LlmFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)
@@ -43,7 +45,27 @@ class Settings(BaseSettings):
     provisioning: Literal["auto", "manual"] = Field(
         "auto", description="Whether users seen for the first time get the welcome grant."
     )
-    welcome_credits: float = Field(5.0, ge=0, description="The welcome grant of a user.")
+    welcome_credits: Amount = Field(5.0, description="The welcome grant of a user.")
+    welcome_days: float = Field(
+        30, ge=0, le=36_500, description="Unused welcome credits expire after so long; 0: never."
+    )
+    welcome_verified_only: bool = Field(
+        default=False, description="No welcome grant before the e-mail address is verified."
+    )
+    welcome_by_referral: Amounts = Field(
+        {}, description="Another welcome grant for who comes by these campaigns."
+    )
+    referral_bonus_credits: Amount = Field(0, description="What who sent a new user gets.")
+    welcome_arms: Amounts = Field(
+        {}, description="Welcome grants to compare: users are spread over them by their id."
+    )
+    welcome_milestones: Amounts = Field(
+        {}, description="Parts of the welcome grant that wait until their milestone is reached."
+    )
+    low_balance_credits: Amount = Field(0, description="CreditsLowV1 at this balance; 0: never.")
+    low_balance_percent: int = Field(
+        20, ge=0, le=100, description="And at so much of what the last grant brought it to."
+    )
     hold_ttl_s: float = Field(3600, gt=0, description="How long a hold lives without progress.")
     hold_grace_s: float = Field(
         30, ge=0, description="How long a finished pipeline's hold waits for late usage."
@@ -63,18 +85,39 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: text on a terminal, JSON lines elsewhere."
     )
+    # The HTTP gateway.
+    gateway_host: str = Field("127.0.0.1", description="Where the gateway listens.")
+    gateway_port: int | None = Field(
+        None, ge=0, le=65_535, description="Its port; `serve` runs it where one is set."
+    )
+    gateway_docs: bool = Field(default=False, description="Whether it serves its API's pages.")
+    gateway_cors_origins: str = Field("", description="Origins of web pages that may call it.")
+    gateway_token_ttl_s: int = Field(3600, ge=60, description="How long its tokens are valid.")
+    gateway_sign_ins_per_minute: int = Field(
+        10, ge=1, description="Failed sign-ins per e-mail address."
+    )
+    gateway_trusted_proxies: str = Field(
+        "", description="Addresses whose X-Forwarded-For is believed."
+    )
+    gateway_max_body_bytes: int = Field(1_048_576, ge=1024, description="The largest body.")
+    gateway_timeout_s: float = Field(30, gt=0, description="How long a call may take.")
+    gateway_self_purchase: bool = Field(
+        default=True, description="Whether admins of an org may book purchases for it."
+    )
+    oidc_issuer: str | None = Field(None, description="An OpenID Connect issuer, by its URL.")
+    oidc_audience: str | None = Field(None, description="What its tokens must be meant for.")
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then the TOML file (passed as init values by `load`)."""
-        return env_settings, init_settings
+        return Environment(settings_cls), init_settings
 
     @field_validator("database")
     @classmethod
@@ -82,6 +125,28 @@ class Settings(BaseSettings):
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must be a URL that begins with postgresql://")
         return value
+
+    @model_validator(mode="after")
+    def _welcomes_somebody(self) -> Self:
+        """Refuse what would be promised and never given. Raises SettingsError."""
+        more = ("welcome_by_referral", "welcome_arms", "welcome_milestones")
+        said = [name for name in (*more, "referral_bonus_credits") if getattr(self, name)]
+        if said and not self.welcome_credits:
+            raise SettingsError(
+                f"{label('welcome_credits')} is 0, so nobody is welcomed, but "
+                f"{' and '.join(map(label, said))} would need it",
+                "set it above 0, or take the others out",
+            )
+        base = self.welcome_arms.values() or [self.welcome_credits]
+        least = min(map(_micro, (*base, *self.welcome_by_referral.values())))
+        parts = sum(map(_micro, self.welcome_milestones.values()))
+        if parts > least:
+            raise SettingsError(
+                f"{label('welcome_milestones')} hold back {in_credits(parts)}, but the smallest "
+                f"welcome grant is {format_credits(least)}",
+                f"let them sum up to {format_credits(least)} or less, or give more",
+            )
+        return self
 
     def rules(self) -> Rules:
         """Give the rules that decisions rest on."""
@@ -91,7 +156,17 @@ class Settings(BaseSettings):
             max_age=timedelta(days=self.usage_max_age_days),
             max_ahead=timedelta(seconds=self.usage_max_ahead_s),
             provisioning=self.provisioning,
-            welcome_micro=parse_credits(self.welcome_credits, allow_zero=True),
+            welcome_micro=_micro(self.welcome_credits),
+            welcome=Welcome(
+                days=self.welcome_days or None,
+                verified_only=self.welcome_verified_only,
+                by_referral=_by_name(self.welcome_by_referral),
+                referral_bonus=_micro(self.referral_bonus_credits),
+                arms=_by_name(self.welcome_arms),
+                milestones=_by_name(self.welcome_milestones),
+            ),
+            low_micro=_micro(self.low_balance_credits),
+            low_percent=self.low_balance_percent,
         )
 
     def cluster(self, bootstrap: str) -> Cluster:
@@ -101,6 +176,15 @@ class Settings(BaseSettings):
     def masked(self) -> dict[str, Any]:
         """Give what is in force, for people to read: secrets are masked."""
         return self.model_dump(mode="json")
+
+
+def _micro(amount: float) -> int:
+    return parse_credits(amount, allow_zero=True)
+
+
+def _by_name(amounts: dict[str, float]) -> tuple[tuple[str, int], ...]:
+    """Give micro-credits by name; sorted, so that every process spreads users alike."""
+    return tuple(sorted((name, _micro(amount)) for name, amount in amounts.items()))
 
 
 def load() -> Settings:
@@ -161,7 +245,8 @@ def _wrong(error: Any) -> str:
     where = label(name)
     if error["type"] == "extra_forbidden":
         return f"{where}: there is no such setting{meant(name, Settings.model_fields)}"
-    shown = "" if name == "database" else f" is {str(error['input'])!r}"  # a URL has a password
+    secret = name in ("database", *SECRETS)  # a URL has a password
+    shown = "" if secret else f" is {str(error['input'])!r}"
     return f"{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -185,7 +270,7 @@ def _unreadable(variable: str, path: str, error: OSError) -> SettingsError:
 
 def _secrets_from_files() -> None:
     """Let `…_FILE` name a file that holds a secret."""
-    for name in ("FAREGATE_DATABASE",):
+    for name in ("FAREGATE_DATABASE", *(PREFIX + secret.upper() for secret in SECRETS)):
         path = os.environ.get(f"{name}_FILE")
         if path and name not in os.environ:
             try:

@@ -26,7 +26,7 @@ from faregate.runtime.stack.processes import alive, identity, log_since, log_tai
 from faregate.runtime.stack.state import write_private
 
 KEPT_FILE = "processes.json"
-READY_EVENTS = {"relay": "relay_started", "sweeper": None}
+READY_EVENTS = {"relay": "relay_started", "sweeper": None, "gateway": "gateway_started"}
 """The log event that says that a process is at work; `None`: it has nothing to wait for."""
 
 READY_S = 60.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
-from uuid import uuid4
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 import typer
 
-from faregate.runtime import reading
+from faregate.ledger import reading
+from faregate.ledger.acts import grant, set_balance
+from faregate.runtime.cli.acting import KeyOption, me, new_key
 from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
@@ -25,7 +26,6 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
-from faregate.runtime.writing import grant, set_balance
 
 app = new_app(
     "Grant credits and read the ledger.",
@@ -37,10 +37,6 @@ Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="org:<id> or use
 _CREDITS = "Credits, at most 6 decimals."
 Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help=_CREDITS)]
 Target = Annotated[str, typer.Argument(metavar="BALANCE", help=_CREDITS)]
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--idempotency-key", help="The same key and amount happen once."),
-]
 
 
 KINDS = ("purchase", "bonus")
@@ -57,12 +53,12 @@ def set_(
 ) -> None:
     """Leave BALANCE and no debt, as one adjustment; refused below what is held."""
     target = amount_argument(balance, allow_zero=True)
-    run_async(_set(subject_argument(subject), target, key or str(uuid4()), as_json=as_json))
+    run_async(_set(subject_argument(subject), target, new_key(key), as_json=as_json))
 
 
 async def _set(subject: str, target: int, key: str, *, as_json: bool) -> None:
     async with ledger() as (store, _):
-        await set_balance(store, subject, target, key)
+        await set_balance(store, subject, target, actor=me(), key=key)
         account = await reading.account(store, subject)
     show(account, as_json=as_json, render=lambda: _render_account(account))
 
@@ -70,12 +66,23 @@ async def _set(subject: str, target: int, key: str, *, as_json: bool) -> None:
 @app.command(
     "grant",
     context_settings=NEGATIVE,
-    epilog=examples("faregate credits grant user:ada 50 --kind bonus"),
+    epilog=examples(
+        "faregate credits grant user:ada 50 --kind bonus",
+        "faregate credits grant org:acme 500 --expires-in-days 90 --priority 10 --notes 'Q3 pilot'",
+    ),
 )
 def grant_(
     subject: Subject,
     amount: Amount,
     kind: Annotated[str, typer.Option(help="purchase or bonus")] = "purchase",
+    priority: Annotated[int, typer.Option(min=0, help="Lower numbers burn first.")] = 100,
+    expires_at: Annotated[
+        str | None, typer.Option(help="When it expires (RFC 3339, or a date).")
+    ] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option(min=0, max=36_500, help="Or after how many days.")
+    ] = None,
+    notes: Annotated[str | None, typer.Option(help="For people; can be erased.")] = None,
     key: KeyOption = None,
     *,
     as_json: JsonOption = False,
@@ -83,13 +90,25 @@ def grant_(
     """Add credits. Debt takes its part first."""
     if kind not in KINDS:
         raise BadUsage(f"--kind must be purchase or bonus, not {kind!r}{meant(kind, KINDS)}")
+    if expires_at is not None and expires_in_days is not None:
+        raise BadUsage("say either --expires-at or --expires-in-days")
+    terms: dict[str, Any] = {
+        "priority": priority,
+        "expires_at": time_argument(expires_at, "--expires-at"),
+        "expires_in": None if expires_in_days is None else timedelta(days=expires_in_days),
+        "notes": notes,
+    }
     micro = amount_argument(amount)
-    run_async(_grant(subject_argument(subject), kind, micro, key or str(uuid4()), as_json=as_json))
+    run_async(_grant(subject_argument(subject), kind, micro, terms, new_key(key), as_json=as_json))
 
 
-async def _grant(subject: str, kind: str, micro: int, key: str, *, as_json: bool) -> None:
+async def _grant(
+    subject: str, kind: str, micro: int, terms: dict[str, Any], key: str, *, as_json: bool
+) -> None:
     async with ledger() as (store, _):
-        await grant(store, subject, "bonus" if kind == "bonus" else "purchase", micro, key)
+        real: Literal["purchase", "bonus"] = "bonus" if kind == "bonus" else "purchase"
+        by = me()
+        await grant(store, subject, real, micro, actor=by, allocated_by=by, key=key, **terms)
         account = await reading.account(store, subject)
     show(account, as_json=as_json, render=lambda: _render_account(account))
 

@@ -26,6 +26,21 @@ _REJECTED = {
     "backdated": "say --backdate if that is meant, or leave --effective-from out: from now on",
     "conflict": "repeat the command",
     "nothing_to_do": "nothing: it is as you want it",
+    "live_holds": "wait until they are done, or say --force: their late usage is refused then",
+    "debt_outstanding": "settle it (faregate credits set SUBJECT 0), or say --force: nobody owes it then",
+    "not_announced": "run the relay and try again, or say --force: announced without their ids then",
+    "rebuild_running": "wait until the other one is done",
+    "unknown_tier": "see what there is with: faregate prices show",
+    "unknown_milestone": "name it in FAREGATE_WELCOME_MILESTONES, for every process",
+    "not_provisioned": "nothing: there is something to release once the welcome grant is there",
+    "not_a_member": "see who is with: faregate orgs members ORG",
+    "expires_in_the_past": "give a time to come",
+    "unknown_charge": "find it with: faregate credits history SUBJECT --json",
+    "ambiguous_usage": "say which with --source; faregate explain USAGE_ID shows them all",
+    "not_charged": "name a usage entry: faregate credits history SUBJECT --json",
+    "nothing_to_refund": "nothing: it cost nothing",
+    "invalid_code": "give a short code, or leave it out",
+    "increment_differs": "change it with: faregate prices increment VALUE",
 }
 """What to do about a command that the ledger refuses, by the stable code of the refusal."""
 

@@ -89,7 +89,7 @@ def _render(found: dict[str, Any]) -> None:
     for e in rows[:_SHOWN]:
         what = " ".join(str(v) for v in (e.get("phase"), e.get("usage_id"), e.get("reason")) if v)
         shown.add_row(
-            e["account"],
+            _account(e),
             str(e["sequence"]),
             moment(e["at"]),
             e["kind"],
@@ -99,6 +99,12 @@ def _render(found: dict[str, Any]) -> None:
     out.print(shown)
     if len(rows) > _SHOWN:
         out.print(f"and {len(rows) - _SHOWN:,} more: --json lists them all")
+
+
+def _account(entry: dict[str, Any]) -> str:
+    """Name an entry's account; a member's allocation by whose it is, not by numbers."""
+    name: str = entry["account"]
+    return f"allocation of {entry.get('user_id')}" if name.startswith("member:") else name
 
 
 _SHOWN = 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import getpass
 import json
 import re
 import tomllib
@@ -15,7 +14,10 @@ import typer
 
 from faregate.events.amounts import to_credits
 from faregate.ledger.core import Book, InvalidBook, parse_book
-from faregate.runtime import reading, writing
+from faregate.ledger.pricing import AppliedPrices, apply_prices, price_books
+from faregate.ledger.pricing import prices as read_prices
+from faregate.runtime.cli import simulate
+from faregate.runtime.cli.acting import me
 from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
@@ -32,6 +34,8 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
+from faregate.runtime.cli.prices_models import explain_model, render_models
+from faregate.runtime.computed import priced_phases
 from faregate.runtime.wording import in_credits
 
 app = new_app(
@@ -40,6 +44,9 @@ app = new_app(
     "faregate prices explain cj_assessment --items 10",
 )
 
+TokensOption = Annotated[
+    int | None, typer.Option(min=0, max=10**9, help="Tokens of a call of a model.")
+]
 VersionOption = Annotated[int | None, typer.Option(help="A version; the one in force by default.")]
 
 
@@ -119,9 +126,7 @@ _SHOWN_BESIDE = {"version", "versions", "in_force", "effective_from", "applied_a
 
 async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_json: bool) -> None:
     async with ledger() as (store, _):
-        done = await writing.apply_prices(
-            store, document, start, by=getpass.getuser(), backdate=backdate
-        )
+        done = await apply_prices(store, document, start, by=me(), backdate=backdate)
     if done.backdated:
         err.print(
             "warning: backdated. What was charged stays as it is; usage that happened since then "
@@ -144,7 +149,7 @@ async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_jso
     show(value, as_json=as_json, render=lambda: _render_applied(done))
 
 
-def _render_applied(done: writing.AppliedPrices) -> None:
+def _render_applied(done: AppliedPrices) -> None:
     book = done.book
     out.print(f"Price version {book.version} is in force from {moment(book.effective_from)}.")
     phases, pipelines = counted(len(book.phases), "phase"), counted(len(book.pipelines), "pipeline")
@@ -165,7 +170,7 @@ def show_(version: VersionOption = None, *, as_json: JsonOption = False) -> None
 
 async def _show(version: int | None, *, as_json: bool) -> None:
     async with ledger() as (store, _):
-        found = await reading.prices(store, version)
+        found = await read_prices(store, version)
     if found is None:
         which = f"no price version {version}" if version is not None else "no prices are in force"
         raise Refused("unknown_version", which, "add one with: faregate prices apply FILE")
@@ -185,6 +190,7 @@ def _render_book(found: dict[str, Any]) -> None:
         pipelines.add_row(name, " -> ".join(names))
     out.print()
     out.print(pipelines)
+    render_models(found)
     if len(found["versions"]) > 1:
         versions = table(("version", "from", "applied", "by"))
         for v in found["versions"]:
@@ -198,11 +204,19 @@ def _render_book(found: dict[str, Any]) -> None:
     epilog=examples(
         "faregate prices explain cj_assessment --items 10",
         "faregate prices explain cj_assessment --items 10 --phase",
+        "faregate prices explain gpt-4o-mini --input-tokens 1200 --output-tokens 300",
     )
 )
 def explain(
-    name: Annotated[str, typer.Argument(metavar="PHASE_OR_PIPELINE")],
-    items: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many items it runs over.")],
+    name: Annotated[str, typer.Argument(metavar="PHASE_OR_PIPELINE_OR_MODEL")],
+    items: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="How many items a run is over.")
+    ] = None,
+    input_tokens: TokensOption = None,
+    output_tokens: TokensOption = None,
+    tier: Annotated[
+        str | None, typer.Option(help="The user's tier, for models priced by tier.")
+    ] = None,
     version: VersionOption = None,
     phase: Annotated[
         bool, typer.Option("--phase", help="The phase, where a pipeline has the same name.")
@@ -210,21 +224,41 @@ def explain(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run needs and how that is computed. Phases completed before are not deducted."""
-    run_async(_explain(name, items, version, phase=phase, as_json=as_json))
+    """Say what a run or a call needs and how that is computed.
+
+    Phases completed before are not deducted.
+    """
+    tokens = None
+    if input_tokens is not None or output_tokens is not None:
+        tokens = (input_tokens or 0, output_tokens or 0)
+    if (items is None) == (tokens is None):
+        message = "say --items for a phase or a pipeline, --input-tokens and --output-tokens"
+        raise BadUsage(f"{message} for a model")
+    run_async(_explain(name, items, tokens, tier, version, phase=phase, as_json=as_json))
 
 
 async def _explain(
-    name: str, items: int, version: int | None, *, phase: bool, as_json: bool
+    name: str,
+    items: int | None,
+    tokens: tuple[int, int] | None,
+    tier: str | None,
+    version: int | None,
+    *,
+    phase: bool,
+    as_json: bool,
 ) -> None:
     async with ledger() as (store, _):
-        books = await reading.price_books(store.pool)
-        found = await reading.prices(store, version)
+        books = await price_books(store.pool)
+        found = await read_prices(store, version)
     if found is None:
         which = f"no price version {version}" if version is not None else "no prices are in force"
         raise Refused("unknown_version", which, "see what there is with: faregate prices show")
     book = books.versions[found["version"]]
-    value = _needs(book, name, items, phase=phase)
+    if tokens is not None:
+        call = explain_model(book, name, tokens, tier)
+        show(call, as_json=as_json, render=lambda: out.print(call["how"], markup=False))
+        return
+    value = _needs(book, name, items or 1, phase=phase)
     missing = [p["phase"] for p in value["phases"] if p["required_credits"] is None]
     if missing:
         message = f"{name} needs {', '.join(missing)}, which has no price: it would be denied"
@@ -248,7 +282,7 @@ def _needs(book: Book, name: str, items: int, *, phase: bool) -> dict[str, Any]:
         "items": items,
         "price_version": book.version,
         "required_credits": None if required is None else to_credits(required),
-        "phases": reading.priced_phases(book, names, items),
+        "phases": priced_phases(book, names, items),
     }
 
 
@@ -260,3 +294,6 @@ def _render_needs(value: dict[str, Any]) -> None:
     )
     for phase in value["phases"]:
         out.print(f"  {phase['how']}")
+
+
+simulate.register(app, _document)

@@ -36,14 +36,25 @@ def run(
     _serve([str(name.value) for name in names], as_json=as_json)
 
 
-@app.command(epilog=examples("faregate serve"))
-def serve(*, as_json: LogsOption = False) -> None:
+@app.command(epilog=examples("faregate serve", "faregate serve --port 8080"))
+def serve(
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Run the HTTP gateway too, on this port."),
+    ] = None,
+    as_json: LogsOption = False,
+) -> None:
     """Run every process of the product in one, until SIGTERM.
+
+    The HTTP gateway too, where --port or FAREGATE_GATEWAY_PORT says on which port (0: a free one).
 
     Migrates the database and makes missing topics first, so that a new installation just starts.
     """
     asyncio.run(_prepare())
-    _serve(list(processes.NAMES), as_json=as_json)
+    with_gateway = port is not None or load().gateway_port is not None
+    names = processes.NAMES if with_gateway else processes.ALWAYS
+    _serve(list(names), as_json=as_json, port=port)
 
 
 async def _prepare() -> None:
@@ -59,8 +70,10 @@ async def _prepare() -> None:
     )
 
 
-def _serve(names: list[str], *, as_json: bool) -> None:
+def _serve(names: list[str], *, as_json: bool, port: int | None = None) -> None:
     settings = load()
+    if port is not None:
+        settings = settings.model_copy(update={"gateway_port": port})
     if as_json:
         settings = settings.model_copy(update={"log_format": "json"})
     logs.configure(settings, process="+".join(names))

@@ -80,7 +80,7 @@ def _render(rows: list[dict[str, Any]]) -> None:
     shown = table(("setting", "value", "source"))
     for row in rows:
         changed = row["source"] != "default"
-        value = "-" if row["value"] in {None, ""} else str(row["value"])
+        value = "-" if row["value"] in (None, "", {}) else str(row["value"])
         shown.add_row(row["name"], value, row["source"], style="bold" if changed else None)
     out.print(shown)
     out.print("\nSet one with FAREGATE_<SETTING>, or in the TOML file named by FAREGATE_CONFIG.")

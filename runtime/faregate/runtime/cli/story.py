@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from faregate.runtime.cli.base import counted, moment
+from faregate.runtime.cli.story_charge import tell_charge
 
 Value = Mapping[str, Any]
 
@@ -136,6 +137,7 @@ def _usage(u: Value) -> Iterator[str]:
     late = f", at {moment(u['charged_at'])} when it had a price" if u["priced_late"] else ""
     yield f"  It cost {_cr(u['cost'])} by price version {u['price_version']}{late}."
     yield f"  {u['payer']} paid: {', '.join(_sources_of_money(u)) or 'nothing was to pay'}."
+    yield from tell_charge(u)
     yield "  Further copies of it change nothing and are not recorded, so they cannot be counted."
 
 

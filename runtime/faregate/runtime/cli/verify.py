@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from faregate.consumers.checkpoints import read_checkpoints
 from faregate.ledger.verify import Report
@@ -17,7 +17,6 @@ from faregate.runtime.cli.base import (
     NO,
     JsonOption,
     counted,
-    err,
     examples,
     ledger,
     new_app,
@@ -27,6 +26,7 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
+from faregate.runtime.cli.progress import bars
 from faregate.runtime.settings import Settings
 from faregate.runtime.wording import in_credits
 
@@ -64,7 +64,7 @@ def verify(
 
 
 async def _verify(since: datetime | None, *, with_checkpoints: bool, as_json: bool) -> None:
-    with _progress() as progress:
+    with bars(quiet=as_json) as progress:
         async with ledger("verify") as (store, settings):
             logs.configure(settings, process="verify")  # to stderr
             checkpoints = await _checkpoints(settings, progress) if with_checkpoints else None
@@ -78,18 +78,6 @@ async def _verify(since: datetime | None, *, with_checkpoints: bool, as_json: bo
     show(value, as_json=as_json, render=lambda: _render(found, with_checkpoints=with_checkpoints))
     if not found.ok:
         raise typer.Exit(NO)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
 
 
 async def _checkpoints(settings: Settings, progress: Progress) -> Any:

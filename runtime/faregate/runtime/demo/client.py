@@ -31,12 +31,12 @@ from faregate.events import (
     decode,
     parse_credits,
 )
+from faregate.ledger import reading
+from faregate.ledger.acts import set_balance
 from faregate.ledger.core import Rules
 from faregate.ledger.database import make_pool
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
-from faregate.runtime import reading
-from faregate.runtime.writing import set_balance
 
 SOURCE = "/faregate/demo"
 LISTENED: tuple[type[EventData], ...] = (
@@ -138,7 +138,7 @@ class Client:
 
     async def set_balance(self, subject: str, credits_: int, key: str) -> None:
         """Do what `faregate credits set` does."""
-        await set_balance(self.store, subject, parse_credits(credits_), key)
+        await set_balance(self.store, subject, parse_credits(credits_), actor="demo", key=key)
 
     async def account(self, subject: str) -> dict[str, Any]:
         """Read an account as `faregate credits balance` does."""

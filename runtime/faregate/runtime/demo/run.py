@@ -25,7 +25,7 @@ from faregate.runtime.demo.story import STEPS
 from faregate.runtime.settings import Settings, load
 from faregate.runtime.supervisor import ProcessFault, Supervisor, note_kept, stop_kept
 
-NAMES = ("entitlements", "deduction", "progress", "relay", "sweeper")
+NAMES = ("entitlements", "deduction", "progress", "provisioning", "relay", "sweeper")
 """The processes that the story needs."""
 
 PREFIX = "FAREGATE_"

@@ -1,0 +1,136 @@
+"""`faregate credits refund` and `grants`: taking a charge back, and what credits are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from faregate.events.amounts import to_credits
+from faregate.ledger import reading
+from faregate.ledger.acts import Done, refund
+from faregate.runtime.cli.acting import KeyOption, me, new_key
+from faregate.runtime.cli.base import (
+    BadUsage,
+    JsonOption,
+    counted,
+    examples,
+    ledger,
+    moment,
+    out,
+    run_async,
+    show,
+    subject_argument,
+    table,
+    time_argument,
+)
+from faregate.runtime.cli.credits import Subject, app
+
+
+@app.command(
+    "refund",
+    epilog=examples(
+        "faregate trigger UsageRecordedV1 --set usage_id=call-18 --set org_id=acme",
+        "faregate credits refund org:acme --usage call-18 --reason double_charge",
+    ),
+)
+def refund_(
+    subject: Subject,
+    usage: Annotated[
+        str | None, typer.Option(metavar="USAGE_ID", help="The usage, as your events call it.")
+    ] = None,
+    entry: Annotated[
+        int | None, typer.Option(metavar="ID", help="An entry: the id in credits history --json.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The program that sent it, if several used that id.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="A code such as double_charge; it stays for ever.")
+    ] = None,
+    key: KeyOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a charge back, whole and once, to the grants that it came from.
+
+    SUBJECT is who paid, or whose usage it was. What came from a grant that has expired since
+    expires at once.
+    """
+    if (usage is None) == (entry is None):
+        raise BadUsage("name the charge, either by --usage or by --entry")
+    what = {"usage_id": usage, "entry_id": entry, "source": source, "reason": reason}
+    run_async(_refund(subject_argument(subject), what, new_key(key), as_json=as_json))
+
+
+async def _refund(subject: str, what: dict[str, Any], key: str, *, as_json: bool) -> None:
+    async with ledger() as (store, _):
+        done = await refund(store, subject=subject, actor=me(), key=key, **what)
+        account = await reading.account(store, done.body["account"])
+    value = {
+        "refunded_credits": to_credits(done.body["amount"]),
+        "charge": done.body["of"],
+        "refund": done.outcome_id,
+        "at": done.at.isoformat(),
+        "repeated": done.repeated,
+        **{n: account[n] for n in ("account", "balance", "held", "available", "debt")},
+    }
+    show(value, as_json=as_json, render=lambda: _render(value, done))
+
+
+def _render(value: dict[str, Any], done: Done) -> None:
+    amount = counted(value["refunded_credits"], "credit")
+    if done.repeated:
+        out.print(f"It was refunded before, {amount} at {moment(done.at)}: nothing was changed.")
+    else:
+        out.print(f"{amount} went back to {value['account']}.", markup=False)
+    debt = f" and owes {value['debt']:,}" if value["debt"] else ""
+    out.print(f"{value['account']} has {value['available']:,} available{debt}.", markup=False)
+
+
+@app.command(
+    "grants",
+    epilog=examples(
+        "faregate credits grants org:acme",
+        "faregate credits grants org:acme --at 2026-01-01 --json",
+    ),
+)
+def grants_(
+    subject: Subject,
+    at: Annotated[str | None, typer.Option(help="As of this time (RFC 3339, or a date).")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List what an account's credits are made of, in the order they burn; then what is gone."""
+    when = time_argument(at, "--at")
+    run_async(_grants(subject_argument(subject), when, as_json=as_json))
+
+
+async def _grants(subject: str, at: Any, *, as_json: bool) -> None:
+    async with ledger() as (store, _):
+        found = reading.burn_order(await reading.grants(store, subject, at))
+    show(found, as_json=as_json, render=lambda: _render_grants(subject, found))
+
+
+def _render_grants(subject: str, found: list[dict[str, Any]]) -> None:
+    if not found:
+        out.print(f"{subject} has no grants", markup=False)
+        return
+    numbers = ("no.", "amount", "left", "held", "priority")
+    columns = ("no.", "kind", "amount", "left", "held", "priority", "expires", "state", "from")
+    shown = table((*columns, "by", "notes"), right=numbers, whole=("expires",))
+    for g in found:
+        shown.add_row(
+            str(g["number"]),
+            g["kind"],
+            *(f"{g[n]:,}" for n in ("amount", "remaining", "held", "priority")),
+            moment(g["expires_at"]) or "never",
+            g["state"],
+            g["source"] or "",
+            g["allocated_by"] or "",
+            g["notes"] or "",
+        )
+    out.print(shown)
+
+
+__all__ = ["app"]

@@ -1,0 +1,92 @@
+"""`faregate report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from rich.text import Text
+
+from faregate.runtime import report as reading
+from faregate.runtime import servers
+from faregate.runtime.cli.base import (
+    JsonOption,
+    counted,
+    examples,
+    ledger,
+    new_app,
+    out,
+    run_async,
+    show,
+    table,
+)
+from faregate.runtime.servers import ServerMissing
+from faregate.runtime.settings import Settings
+from faregate.runtime.stack import StackError
+
+app = new_app("Report.")
+
+_NUMBERS = ("grants", "credits", "left", "unused", "in_use", "used_up", "expired")
+_HEADS = tuple(n.replace("_", " ") for n in _NUMBERS)
+
+
+@app.command(epilog=examples("faregate report", "faregate report --json"))
+def report(*, as_json: JsonOption = False) -> None:
+    """Show how provisioning went: who got welcome credits, by layer, by A/B arm and by source.
+
+    Layers: eager (they registered), lazy (their first decision), last_resort (their first usage).
+    Unused, in use, used up and expired count grants. Failures are registrations in the dead letter
+    queue; without Kafka they are not known.
+    """
+    run_async(_report(as_json=as_json))
+
+
+async def _report(*, as_json: bool) -> None:
+    async with ledger("report") as (store, settings):
+        value = await reading.provisioning(store.pool)
+        value["failures"] = await _failures(store.pool, settings)
+    show(value, as_json=as_json, render=lambda: _render(value))
+
+
+async def _failures(pool: asyncpg.Pool, settings: Settings) -> dict[str, int | None]:
+    try:
+        cluster = settings.cluster(servers.kafka(settings))
+        return dict(await reading.failures(pool, cluster))
+    except (ServerMissing, StackError, KafkaError, OSError):
+        return {"dead_letters": None, "unread": None}
+
+
+def _render(value: dict[str, Any]) -> None:
+    users = value["users"]
+    share = "" if users["success"] is None else f" ({users['success']:.1%})"
+    out.print(
+        f"{counted(users['seen'], 'user')} seen: {users['provisioned']:,} provisioned{share}, "
+        f"{users['pending']:,} waiting for a verified e-mail address, {users['without']:,} without"
+    )
+    _section("layer", value["layers"])
+    if value["arms"]:
+        _section("arm", value["arms"])
+    if value["sources"]:
+        _section("source", value["sources"])
+    out.print(f"\n{_failed(value['failures'])}")
+
+
+def _section(by: str, rows: Sequence[dict[str, Any]]) -> None:
+    shown = table((by, *_HEADS), right=_HEADS)
+    for row in rows:
+        shown.add_row(Text(row[by]), *(f"{row[n]:,}" for n in _NUMBERS))
+    out.print()
+    out.print(shown)
+
+
+def _failed(failures: dict[str, int | None]) -> str:
+    dead, unread = failures["dead_letters"], failures["unread"]
+    if dead is None or unread is None:
+        return "Kafka does not answer, so failed registrations are not known."
+    waiting = f"; {counted(unread, 'registration')} to read" if unread else ""
+    if not dead:
+        return f"No registration failed{waiting}."
+    see = "see them with `faregate dlq list users.registered`"
+    return f"{counted(dead, 'registration')} in the dead letter queue{waiting}: {see}"

@@ -1,0 +1,191 @@
+"""The commands for credits, organizations and prices, as somebody at a terminal uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.helpers.ledger import Ledger
+from tests.helpers.processes import environment
+from tests.helpers.servers import Stack, drop_database, fresh_database
+
+from faregate.ledger.core import Rules
+from faregate.ledger.database import make_pool
+from faregate.ledger.store import open_store
+
+pytestmark = pytest.mark.stack
+
+COMMAND = (sys.executable, "-m", "faregate.runtime")
+
+
+class Terminal:
+    """The command line on a database of its own."""
+
+    def __init__(self, env: dict[str, str], url: str) -> None:
+        self.env = env
+        self.url = url
+
+    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, *words], env=self.env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code).stdout)
+
+    def used(self, **more: Any) -> None:
+        """Charge usage, as the consumers would."""
+
+        async def use() -> None:
+            pool = await make_pool(self.url, name="test", size=1)
+            store = await open_store(pool, Rules(provisioning="manual"))
+            await Ledger(store).usage(**more)
+            pool.terminate()
+
+        asyncio.run(use())
+
+
+@pytest.fixture
+def here(stack: Stack) -> Iterator[Terminal]:
+    url = asyncio.run(fresh_database(stack.database))
+    ours = environment(stack.kafka, url, "cli-credits.", welcome_milestones='{"essay": 2}')
+    ours["FAREGATE_PROVISIONING"] = "auto"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("FAREGATE_")} | ours
+    yield Terminal(env, url)
+    asyncio.run(drop_database(stack.database, url))
+
+
+def test_a_grant_with_terms_is_listed_with_them(here: Terminal) -> None:
+    here.json("credits", "grant", "org:acme", "100")
+    terms = ("--priority", "1", "--expires-in-days", "90", "--notes", "spring term")
+    here.json("credits", "grant", "org:acme", "5", "--kind", "bonus", *terms)
+    first, second = here.json("credits", "grants", "org:acme")
+    assert (first["amount"], first["priority"], first["notes"]) == (5, 1, "spring term")
+    assert (second["amount"], second["expires_at"]) == (100, None)
+    text = here.run("credits", "grants", "org:acme").stdout
+    assert "spring term" in text
+    assert "never" in text
+    assert here.json("credits", "grants", "org:acme", "--at", "2020-01-01") == []
+    past = here.json("credits", "grant", "org:acme", "1", "--expires-at", "2020-01-01", code=1)
+    assert past["error"] == "expires_in_the_past"
+
+
+def test_a_charge_is_refunded_once_and_explained(here: Terminal) -> None:
+    here.json("credits", "set", "org:acme", "10")
+    here.used(user="ada", org="acme", units=4, usage_id="u1")
+    who = ("credits", "refund", "org:acme", "--usage", "u1")
+    done = here.json(*who, "--reason", "double_charge")
+    assert (done["refunded_credits"], done["repeated"], done["balance"]) == (4, False, 10)
+    assert here.json(*who)["repeated"] is True
+    assert "refunded before" in here.run(*who).stdout
+    (usage,) = here.json("explain", "u1")["usages"]
+    assert usage["refund"]["credits"] == 4
+    assert usage["grants"][0]["credits"] == 4
+    assert "It was refunded at" in here.run("explain", "u1").stdout
+    missing = here.json("credits", "refund", "user:bob", "--usage", "u1", code=1)
+    assert (missing["error"], "history" in missing["fix"]) == ("unknown_charge", True)
+
+
+def test_tier_quota_alerts_and_milestones_are_shown_and_set(here: Terminal) -> None:
+    assert here.json("credits", "tier", "user:ada")["tier"] == "free"
+    assert here.json("credits", "tier", "user:ada", "professional")["result"] == "changed"
+    assert here.json("credits", "tier", "user:ada", "starter")["next_tier"] == "starter"
+    assert here.json("credits", "tier", "user:ada", "starter", "--now")["tier"] == "starter"
+    assert here.json("credits", "tier", "user:ada", "gold", code=1)["error"] == "unknown_tier"
+
+    assert here.json("credits", "quota", "user:ada")["limit"] == 2000
+    assert here.json("credits", "quota", "user:ada", "7")["limit"] == 7
+    assert here.json("credits", "quota", "user:ada", "--as-tier")["limit"] == 2000
+    assert "counted anew from" in here.run("credits", "quota", "user:ada").stdout
+
+    here.json("credits", "alerts", "user:ada", "--low", "3")
+    both = here.json("credits", "alerts", "user:ada", "--percent", "50")
+    assert (both["low"], both["percent"], both["threshold"]) == (3, 50, 10)
+    assert here.json("credits", "alerts", "user:ada", "--as-settings")["low"] is None
+
+    here.used(user="bob", phase="spellcheck")  # manual there: bob is only known by now
+    early = here.json("credits", "unlock", "user:bob", "essay", code=1)
+    assert early["error"] == "not_provisioned"
+    assert here.json("credits", "unlock", "user:bob", "nope", code=1)["error"] == (
+        "unknown_milestone"
+    )
+
+
+def test_an_org_is_set_up_and_read(here: Terminal) -> None:
+    here.json("credits", "set", "org:acme", "100")
+    assert here.json("orgs", "policy", "acme")["policy"] == "pool"
+    assert here.json("orgs", "policy", "org:acme", "allocated")["policy"] == "allocated"
+    assert here.json("orgs", "member", "acme", "ada", "--role", "admin")["role"] == "admin"
+    terms = ("--expires-at", "2990-01-01", "--notes", "spring")
+    assert here.json("orgs", "allocate", "acme", "user:ada", "30", *terms)["remaining"] == 30
+    assert here.json("orgs", "reclaim", "acme", "ada", "5")["remaining"] == 25
+    here.used(user="ada", org="acme", units=7)
+    (member,) = here.json("orgs", "members", "acme")
+    assert [member[n] for n in ("user_id", "role", "used", "remaining")] == ["ada", "admin", 7, 18]
+    found = here.json("orgs", "usage", "acme", "--group-by", "member,phase")
+    assert found["rows"][0]["user_id"] == "ada"
+    assert (found["total"]["charged"], found["total"]["net"]) == (7, 7)
+    nothing = here.json("orgs", "usage", "acme", "--to", "2020-01-01")
+    assert (nothing["rows"], nothing["total"]["charged"]) == ([], 0)
+    assert here.json("orgs", "reclaim", "acme", "ada")["remaining"] == 0
+    assert here.json("orgs", "member", "acme", "ada", "--role", "removed")["role"] == "removed"
+    assert "no members" in here.run("orgs", "members", "acme").stdout
+    assert here.json("orgs", "member", "acme", "ada", "--role", "removed", code=1)["error"] == (
+        "not_a_member"
+    )
+
+    acts = here.json("audit", "--account", "org:acme")
+    assert [a["action"] for a in acts[:3]] == ["set_member", "set_member", "allocate"]
+    assert acts[0]["result"] == "refused: not_a_member"
+    assert acts[2]["metadata"] == {"reclaimed": "all", "user_id": "ada"}
+    assert len(here.json("audit", "--limit", "2")) == 2
+    assert "refused: not_a_member" in here.run("audit").stdout
+
+
+def test_the_increment_is_shown_and_changed(here: Terminal) -> None:
+    found = here.json("prices", "increment")
+    assert (found["increment"], found["allowed"]) == (0.1, [0.01, 0.1, 1.0])
+    done = here.json("prices", "increment", "0.01")
+    assert (done["increment"], done["old"], done["versions"]) == (0.01, 0.1, [2])
+    assert here.json("prices", "show")["increment"] == 0.01
+    for wrong in ("0.05", '"0.1"', "null", "NaN", "-1", "true"):
+        refused = here.json("prices", "increment", wrong, code=2)
+        assert "0.01, 0.1, 1" in refused["message"]
+    assert here.json("audit", "--limit", "1")[0]["metadata"]["new"] == 0.01
+
+
+def test_a_book_with_another_increment_says_how_to_change_it(here: Terminal, tmp_path: Any) -> None:
+    document = here.json("prices", "show") | {"increment": 1.0}
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps(document))
+    refused = here.json("prices", "apply", str(file), code=1)
+    assert refused["error"] == "increment_differs"
+    assert "faregate prices increment" in refused["fix"]
+    here.json("prices", "increment", "1.0")
+    assert here.json("prices", "apply", str(file))["version"] == 3
+
+
+def test_models_and_tiers_are_shown_and_explained(here: Terminal) -> None:
+    shown = here.run("prices", "show").stdout
+    assert "openai/gpt-4o-mini" in shown
+    assert "professional" in shown
+    words = ("prices", "explain", "gpt-4o-mini", "--input-tokens", "400")
+    call = here.json(*words)
+    assert (call["required_credits"], call["vendor_cost_usd"]) == (0.1, 0.00006)
+    text = here.run(*words).stdout
+    assert "$0.00006; x margin 1.5 = $0.00009; / $0.01 a credit = 0.009; up to the next 0.1" in text
+    flat = here.json(
+        "prices", "explain", "gpt-4", "--input-tokens", "600", "--output-tokens", "400"
+    )
+    assert flat["required_credits"] == 480
+    assert here.json("prices", "explain", "gpt-9", "--input-tokens", "1", code=1)["error"] == (
+        "unknown_price"
+    )

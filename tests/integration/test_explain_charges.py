@@ -1,0 +1,91 @@
+"""What explain says of a charge: which credits paid, how it was rounded, whether it came back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.helpers.ledger import Ledger, initiated
+
+from faregate.ledger import acts
+from faregate.ledger.acts import Call
+from faregate.ledger.pricing import apply_prices
+from faregate.ledger.store import Store
+from faregate.runtime.cli.story import tell
+from faregate.runtime.explain import explain
+
+pytestmark = pytest.mark.stack
+
+CREDIT = 1_000_000
+ADA, ORG = "user:ada", "org:acme"
+
+
+def by() -> dict[str, Any]:
+    return {"actor": "grace", "key": uuid4().hex}
+
+
+async def told(store: Store, identifier: str) -> tuple[dict[str, Any], str]:
+    """Explain one piece of usage: the facts, and the story in one line."""
+    found = await explain(store, identifier)
+    assert found
+    (usage,) = found["usages"]
+    return usage, " ".join(line.strip() for line in tell(found))
+
+
+async def test_the_grants_that_paid_are_named(store: Store) -> None:
+    await acts.grant(store, ADA, "bonus", 3 * CREDIT, **by(), expires_in=timedelta(days=1))
+    await acts.grant(store, ADA, "purchase", 9 * CREDIT, **by(), source="invoice:17")
+    await Ledger(store).usage(user="ada", units=5, usage_id="u1")
+    usage, story = await told(store, "u1")
+    paid = [(g["number"], g["credits"], g["kind"], g["source"]) for g in usage["grants"]]
+    assert paid == [(1, 3, "bonus", "bonus"), (2, 2, "purchase", "invoice:17")]
+    assert "It cost 5 credits by price version 1." in story
+    assert "grant 2 (purchase, invoice:17): 2 credits" in story
+    assert "grant 1 (bonus, expires " in story
+    assert (usage["increment"], usage["refund"], usage["allocation"]) == (None, None, None)
+
+
+async def test_what_a_hold_had_pinned_is_named_as_well(store: Store) -> None:
+    await acts.set_balance(store, ADA, 50 * CREDIT, **by())
+    ledger = Ledger(store)
+    assert initiated(await ledger.request("p1", user="ada"))
+    await ledger.usage("p1", user="ada", units=40, usage_id="u1")
+    usage, _ = await told(store, "u1")
+    assert (usage["from_hold"], usage["grants"][0]["credits"]) == (40, 40)
+
+
+async def test_the_increment_the_allocation_and_a_refund_are_told(store: Store) -> None:
+    await acts.set_balance(store, ORG, 10 * CREDIT, **by())
+    await acts.set_policy(store, ORG, "allocated", **by())
+    await acts.allocate(store, ORG, ADA, 4 * CREDIT, **by())
+    await Ledger(store).usage(user="ada", org="acme", phase=None, units=None, model="gpt-4o-mini",
+                              input_tokens=10, output_tokens=1, usage_id="u1")  # fmt: skip
+    await acts.refund(store, usage_id="u1", **by())
+    usage, story = await told(store, "u1")
+    assert (usage["payer"], usage["increment"]) == (ORG, 0.1)
+    assert usage["allocation"] == {"credits": 0.1, "left": 3.9}
+    assert (usage["refund"]["credits"], usage["refund"]["by"]) == (0.1, "grace")
+    assert "rounded up to the next 0.1 credits" in story
+    assert "allocation went down by the same 0.1 credits, to 3.9 left" in story
+    assert "by grace: 0.1 credits" in story
+
+
+async def test_a_deduction_is_explained_by_its_reference(store: Store) -> None:
+    await acts.set_balance(store, ADA, 10 * CREDIT, **by())
+    await acts.deduct(store, ADA, call=Call("gpt-4o-mini", 10), key="k", reference="essay-7")
+    usage, story = await told(store, "essay-7")
+    assert (usage["cost"], usage["payer"], usage["model"]) == (0.1, ADA, "gpt-4o-mini")
+    assert "usage essay-7 from faregate/cli" in story
+
+
+async def test_the_tier_that_a_price_depended_on_is_told(store: Store) -> None:
+    book = {"phases": {}, "models": {"house/tutor": {"kind": "tier_rate"}}}
+    await apply_prices(store, book, None, by="x")
+    await acts.set_tier(store, ADA, "starter", **by())
+    await Ledger(store).usage(user="ada", phase=None, units=None, model="tutor",
+                              input_tokens=1000, output_tokens=0, usage_id="u1")  # fmt: skip
+    usage, story = await told(store, "u1")
+    assert (usage["cost"], usage["tier"], usage["increment"]) == (0.002, "starter", None)
+    assert "that of tier starter" in story
