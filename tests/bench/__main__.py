@@ -31,6 +31,8 @@ Measure = Callable[[World], Awaitable[dict[str, Figure]]]
 MEASURES: Mapping[str, Measure] = {
     "deductions": drains.deductions,
     "copy": stores.copy_limit,
+    "rich": drains.rich,
+    "rich-copy": stores.rich_copy_limit,
     "naive": drains.naive,
     "rival": drains.rival,
     "keys": drains.many_keys,

@@ -34,6 +34,12 @@ async def deductions(world: World) -> dict[str, Figure]:
     return {"deductions_per_s": await _drain(lane, events.many(world.sizes.deductions))}
 
 
+async def rich(world: World) -> dict[str, Figure]:
+    """Drain usage of 2,000 accounts that have three grants each, with alerts on."""
+    lane = await world.lane("rich", rich=True)
+    return {"rich_deductions_per_s": await _drain(lane, events.many(world.sizes.deductions))}
+
+
 async def hot_account(world: World) -> dict[str, Figure]:
     """Drain usage of one account, so of one partition and one row lock."""
     lane = await world.lane("hot")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from faregate.consumers import intake
 from faregate.events import Event, encode
 from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import Identity, SetBalance
+from faregate.ledger.core import AddGrant, Identity, SetBalance
 from faregate.ledger.keys import Keys
 
 ACCOUNTS = 2_000
@@ -23,6 +23,7 @@ SOURCE = "/bench/scoring"
 BALANCE_MICRO = 50_000_000 * 1_000_000
 ITEMS = 2_000
 """Of each seeded pipeline: its hold is ITEMS * (ITEMS - 1) / 2 credits, more than a run uses."""
+_HELD_MICRO = ITEMS * (ITEMS - 1) // 2 * 1_000_000
 
 _numbers = count()
 
@@ -92,6 +93,27 @@ def seeds(keys: Keys) -> list[Submission]:
     users = [*many(ACCOUNTS), HOT]
     balances = [_balance(keys, user) for user in users]
     return balances + [submission(request(u, f"pipeline-{u}", ITEMS), keys) for u in users]
+
+
+def rich_seeds(keys: Keys) -> list[Submission]:
+    """Give what fills a ledger of accounts with three grants each, and a live hold over them.
+
+    The hold takes all of the first two, which expire, and half of the third.
+    """
+    users = [*many(ACCOUNTS), HOT]
+    grants = [_grant(keys, user, number) for user in users for number in range(3)]
+    return grants + [submission(request(u, f"pipeline-{u}", ITEMS), keys) for u in users]
+
+
+def _grant(keys: Keys, user: str, number: int) -> Submission:
+    name = f"grant-{number}-{user}"
+    identity = Identity(keys.event(SOURCE, name), keys.internal("grant", name))
+    expires_at = None if number == 2 else datetime.now(UTC) + timedelta(days=30 + number)
+    amount = _HELD_MICRO // 4 if number < 2 else _HELD_MICRO
+    command = AddGrant(
+        identity, f"user:{user}", "purchase", amount, priority=10 * number, expires_at=expires_at
+    )
+    return Submission(command, Refs(SOURCE))
 
 
 def _balance(keys: Keys, user: str) -> Submission:

@@ -61,6 +61,9 @@ RATIOS = (
     Ratio("deductions_to_copy_of_new_rows", "deductions_per_s", "copy_of_new_rows_per_s"),
     Ratio("deductions_to_rival", "deductions_per_s", "rival_per_s"),
     Ratio("deductions_to_naive", "deductions_per_s", "naive_per_s"),
+    Ratio("rich_to_copy_limit", "rich_deductions_per_s", "rich_copy_limit_per_s"),
+    Ratio("rich_to_naive", "rich_deductions_per_s", "naive_per_s"),
+    Ratio("rich_to_deductions", "rich_deductions_per_s", "deductions_per_s"),
     Ratio("deductions_to_echo", "deductions_per_s", "echo_per_s"),
     Ratio("hot_account_to_many", "deductions_hot_account_per_s", "deductions_per_s"),
     Ratio("deductions_10m_keys_to_empty", "deductions_10m_keys_per_s", "deductions_per_s"),
@@ -72,6 +75,8 @@ RATIOS = (
 TARGETS = (
     Target("deductions_to_copy_limit", 0.15),
     Target("deductions_to_naive", 100),
+    Target("rich_to_copy_limit", 0.12),
+    Target("rich_to_naive", 100),
     Target("deductions_10m_keys_to_empty", 0.6),
     Target("store_10m_keys_to_empty", 0.6),
     Target("decision_p99_ms", 25, "lower"),

@@ -29,7 +29,7 @@ from faregate.ledger.core import Rules
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 
-RULES = Rules(provisioning="manual")
+RULES = Rules(provisioning="manual", low_percent=20)
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 DRAIN_TIMEOUT_S = 60.0
@@ -64,11 +64,14 @@ async def open_lane_store(database: str, *, size: int = 4) -> AsyncIterator[Stor
         await pool.close()
 
 
-async def seeded_database(admin: str) -> str:
-    """Make the database that lanes are copies of: accounts with a balance and a live hold."""
+async def seeded_database(admin: str, *, rich: bool = False) -> str:
+    """Make the database that lanes are copies of: accounts with a balance and a live hold.
+
+    `rich`: the balance is made of three grants.
+    """
     url = await fresh_database(admin)
     async with open_lane_store(url) as store:
-        seeds = events.seeds(store.keys)
+        seeds = events.rich_seeds(store.keys) if rich else events.seeds(store.keys)
         for start in range(0, len(seeds), _SEED_BATCH):
             await store.apply(seeds[start : start + _SEED_BATCH])
     connection = await asyncpg.connect(url)
@@ -193,6 +196,7 @@ async def _spawned(lane: Lane, commands: Sequence[Sequence[str]]) -> AsyncIterat
         "FAREGATE_DATABASE": lane.database,
         "FAREGATE_TOPIC_PREFIX": lane.prefix,
         "FAREGATE_PROVISIONING": "manual",
+        "FAREGATE_LOW_BALANCE_PERCENT": "20",
         "FAREGATE_LOG_FORMAT": "json",
     }
     processes: list[Running] = []

@@ -75,22 +75,30 @@ class World:
     admin: str
     sizes: Sizes
     say: Callable[[str], None]
-    _seed: str = ""
+    _seeds: dict[bool, str] = field(default_factory=dict)
     _lanes: dict[str, Lane] = field(default_factory=dict)
 
-    async def database(self) -> str:
-        """Make a new database: 2,001 accounts, each with a balance and a live hold."""
-        if not self._seed:
+    async def database(self, *, rich: bool = False) -> str:
+        """Make a new database: 2,001 accounts, each with a balance and a live hold.
+
+        `rich`: the balance is made of three grants, and the hold is over all of them.
+        """
+        if rich not in self._seeds:
             self.say("seeding the accounts")
-            self._seed = await seeded_database(self.admin)
-        return await fresh_database(self.admin, template=self._seed.rpartition("/")[2])
+            self._seeds[rich] = await seeded_database(self.admin, rich=rich)
+        return await fresh_database(self.admin, template=self._seeds[rich].rpartition("/")[2])
 
     async def lane(
-        self, name: str, topics: Sequence[str] = LEDGER_TOPICS, *, big: bool = False
+        self,
+        name: str,
+        topics: Sequence[str] = LEDGER_TOPICS,
+        *,
+        big: bool = False,
+        rich: bool = False,
     ) -> Lane:
         """Give the lane of a measure; the first call makes it. `big`: with many keys in it."""
         if name not in self._lanes:
-            database = await self.database()
+            database = await self.database(rich=rich)
             if big:
                 await self._fill(database)
             lane = Lane(self.kafka, database, f"{name}.")
