@@ -150,7 +150,7 @@ async def test_an_act_leaves_nothing_when_its_transaction_fails(
 async def test_a_database_that_is_away_is_said_with_the_key_to_repeat(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: Any) -> None:
+    async def away(*_: Any, **__: Any) -> None:
         raise Unavailable("it is away")
 
     monkeypatch.setattr(Store, "apply", away)

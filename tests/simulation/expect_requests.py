@@ -228,15 +228,15 @@ def reserve(shadow: Shadow, cmd: Reserve, outcome: Outcome, entries: list[Entry]
 
 
 def deduct(shadow: Shadow, cmd: Deduct, outcome: Outcome, entries: list[Entry]) -> None:
-    at = split(entries, "usage")
+    at, cost = split(entries, "usage"), cmd.cost or 0
     apply(shadow, entries[:at])
     come_in(shadow, cmd.user, cmd.org)
     if cmd.counts and used_up(shadow, cmd.user):
         reason, payer, member = "quota_exceeded", None, None
     else:
-        reason, payer, member = who_pays(shadow, cmd.user, cmd.org, cmd.cost)
+        reason, payer, member = who_pays(shadow, cmd.user, cmd.org, cost)
     paid = [(e.subject, -e.amount, e.debt_delta) for e in entries[at:]]
-    expected = [(s, cmd.cost, 0) for s in (payer, member) if s]
+    expected = [(s, cost, 0) for s in (payer, member) if s]
     must(paid == expected, f"{paid} taken, {expected} expected ({reason})")
     must((outcome.result == "charged") == (reason == "ok"), f"{outcome.result}, not {reason}")
     must((outcome.body or {}).get("reason", "ok") == reason, f"refused, but not for {reason}")

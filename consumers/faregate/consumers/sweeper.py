@@ -85,11 +85,15 @@ class Sweeper:
                 await asyncio.wait_for(self._stopping.wait(), settings.every_s)
 
     async def _charge_unpriced(self) -> None:
-        """Look at new unpriced usage; at all of it once another price version has started."""
-        started = await self._store.pool.fetchval(SQL["prices_in_force"])
-        after = self._looked_at if started == self._prices else 0
+        """Look at new unpriced usage; at all of it once another price version has started.
+
+        And again for a while after that: what was decided before it may commit only now, with a
+        lower id than what has been looked at.
+        """
+        prices = await self._store.pool.fetchrow(SQL["prices_in_force"])
+        after = self._looked_at if prices["started"] == self._prices else 0
         self._looked_at = await charge_unpriced(self._store, after)
-        self._prices = started
+        self._prices = prices["started"] if prices["settled"] else -1
 
 
 async def close_due(store: Store) -> int:

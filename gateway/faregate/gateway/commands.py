@@ -17,7 +17,6 @@ from faregate.gateway.context import VIA, Gateway
 from faregate.ledger.acts_sending import identity
 from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import Deduct, Identity, Release, Reserve, Settle, Usage
-from faregate.ledger.pricing import calculate
 
 _REMEMBER = """
 INSERT INTO hold_models (hold_id, provider, model) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
@@ -55,7 +54,7 @@ def _named(
     return identity(gateway.store, VIA, key, command, whole)
 
 
-async def deduct(
+def deduct(
     gateway: Gateway,
     payer: Payer,
     key: str,
@@ -65,26 +64,13 @@ async def deduct(
     content: Mapping[str, Any],
     reference: str | None,
 ) -> Submission:
-    """Make a deduction of `amount` or of the price of `tokens`, which counts as a call.
-
-    Raises Rejected `unknown_price`.
-    """
+    """Make a deduction of `amount` or of the price of `tokens`, which counts as a call."""
     named = _named(gateway, payer, key, "deduct", content)
     refs = Refs(VIA, key, correlation_id=reference)
     if tokens is None:
         return Submission(Deduct(named, payer.user, payer.org, amount or 0), refs)
-    quote = await calculate(
-        gateway.store,
-        model=tokens.model,
-        provider=tokens.provider,
-        input_tokens=tokens.input_tokens,
-        output_tokens=tokens.output_tokens,
-        user=payer.user,
-    )
     usage = tokens.usage(named, payer)
-    command = Deduct(
-        named, payer.user, payer.org, quote.micro, quote.price_version, usage, counts=True
-    )
+    command = Deduct(named, payer.user, payer.org, None, None, usage, counts=True)
     return Submission(command, refs)
 
 

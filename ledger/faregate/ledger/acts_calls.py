@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from faregate.ledger.acts_sending import (
@@ -22,7 +23,6 @@ from faregate.ledger.acts_sending import (
 )
 from faregate.ledger.batch import Refs
 from faregate.ledger.core import Deduct, Identity, Outcome, Rejected, Usage, decide
-from faregate.ledger.core.usage import cost_of
 from faregate.ledger.snapshot import snapshot
 from faregate.ledger.store import Store
 
@@ -100,24 +100,11 @@ async def deduct(
         "counts": counts,
     }
     named = identity(store, via, key, "deduct", content)
-    version: int | None = None
-    usage: Usage | None = None
-    if call is not None:
-        work = await snapshot(store, user, org)
-        usage = _usage(named, user, org, call, work.now)
-        book = work.state.books.in_force(work.now)
-        price = cost_of(work, book, usage)
-        cost = 0 if call.byok else price.cost
-        version = book.version if book else None
-        if cost is None:
-            raise Rejected("unknown_price", f"no price is in force for {call.model!r}")
-    elif amount is not None:
-        cost = amount_of(amount)
-    else:
+    if call is None and amount is None:
         raise Rejected("nothing_to_do", "say an amount or a call")
-    if cost:
-        amount_of(cost)
-    command = Deduct(named, user, org, cost, version, usage, code("reason", reason), counts)
+    cost = None if call is not None else amount_of(amount or 0)
+    usage = None if call is None else _usage(named, user, org, call, datetime.now(UTC))
+    command = Deduct(named, user, org, cost, None, usage, code("reason", reason), counts)
     done = await send(store, command, Refs(via, key, usage_id=reference), None, key)
     return await _charge(store, done)
 

@@ -13,7 +13,9 @@ from faregate.ledger.acts_sending import CLI, READING, Done, code, send
 from faregate.ledger.batch import Refs
 from faregate.ledger.core import Grant, Identity, Part, Refund, Rejected
 from faregate.ledger.queries import SQL
-from faregate.ledger.store import Store
+from faregate.ledger.store import Store, Unavailable
+
+_ATTEMPTS = 5
 
 
 async def refund(
@@ -37,13 +39,23 @@ async def refund(
     `repeated`. Rejected: `unknown_charge`, `ambiguous_usage`, `not_charged`, `nothing_to_refund`,
     `amount_out_of_range`.
     """
-    try:
-        charge = await _charge(store, usage_id, source, entry_id, outcome_id, subject)
-        command = await _command(store, charge, store.keys.event(via, key), code("reason", reason))
-    except Rejected as refused:
-        await _log(store, actor, refused)
-        raise
-    return await send(store, command, Refs(via, key), actor)
+    event_key = store.keys.event(via, key)
+    for attempt in range(1, _ATTEMPTS + 1):
+        erasures = await store.pool.fetchval(SQL["erasures"])
+        try:
+            charge = await _charge(store, usage_id, source, entry_id, outcome_id, subject)
+            command = await _command(store, charge, event_key, code("reason", reason))
+        except Rejected as refused:
+            await _log(store, actor, refused)
+            raise
+        try:
+            return await send(store, command, Refs(via, key), actor, erasures=erasures)
+        except Unavailable:
+            # Who paid may have been erased since: their name would be a new account's.
+            now = await store.pool.fetchval(SQL["erasures"])
+            if now == erasures or attempt == _ATTEMPTS:
+                raise
+    raise Unavailable("people keep being erased; try again")
 
 
 async def _command(store: Store, charge: _Charge, event_key: bytes, reason: str | None) -> Refund:

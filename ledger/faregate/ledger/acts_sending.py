@@ -61,25 +61,32 @@ def _plain(value: object) -> object:
 
 
 async def send(
-    store: Store, command: Command, refs: Refs, actor: str | None, key: str | None = None
+    store: Store,
+    command: Command,
+    refs: Refs,
+    actor: str | None,
+    key: str | None = None,
+    *,
+    erasures: int | None = None,
 ) -> Done:
     """Apply a command and read what is stored of it; once more when the answer was lost.
 
+    `erasures`: how many there were when names for it were read from the ledger (Store.apply).
     Raises Rejected, Unavailable.
     """
     submission = Submission(command, refs, actor)
     try:
-        return await _sent(store, submission)
+        return await _sent(store, submission, erasures)
     except TRANSIENT:
         try:
-            return await _sent(store, submission)
+            return await _sent(store, submission, erasures)
         except TRANSIENT as error:
             message = f"{error}. It may have happened: repeat it with the same idempotency key"
             raise Unavailable(f"{message}, {key or refs.event_id}") from error
 
 
-async def _sent(store: Store, submission: Submission) -> Done:
-    (result,) = await store.apply([submission])
+async def _sent(store: Store, submission: Submission, erasures: int | None) -> Done:
+    (result,) = await store.apply([submission], erasures=erasures)
     if isinstance(result, Rejected):
         raise result
     if result is None:

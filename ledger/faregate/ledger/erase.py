@@ -128,6 +128,7 @@ async def _erase(
     refs: int,
     low: int,
 ) -> Erasure:
+    await connection.execute(SQL["one_erasure"])  # two at a time could wait for each other
     earlier = await connection.fetch(SQL["erased_before"], UUID(keys.subject(subject)))
     grants = 0
     if account is not None:

@@ -17,12 +17,12 @@ from faregate.ledger.core import Account, Books, Hold, Pipeline, Rules, Seen, St
 from faregate.ledger.names import Ids, Names, erased
 from faregate.ledger.queries import SQL
 
-_PARTS = ("context", "seen", "pipeline", "completion")
+_PARTS = ("context", "seen", "pipeline", "completion", "member")
 """The kinds of rows that the query `state` gives."""
 
 
 class PayerMoved(Exception):
-    """A hold appeared, between look and lock, whose payer is not locked: take the batch again."""
+    """A hold or a member appeared, between look and lock, that is not locked: take it again."""
 
 
 class NamesMoved(Exception):
@@ -87,12 +87,9 @@ async def load(
     """
     pipelines = _uuids(needs.pipelines)
     pairs = [(ids[org], ids[user]) for org, user in sorted(needs.pairs)]
+    orgs, users = [org for org, _ in pairs], [user for _, user in pairs]
     locked = await connection.fetch(
-        SQL["lock_accounts"],
-        sorted(ids.values()),
-        pipelines,
-        [org for org, _ in pairs],
-        [user for _, user in pairs],
+        SQL["lock_accounts"], sorted(ids.values()), pipelines, orgs, users
     )
     batches = {(ids[s], batch): (s, batch) for s, batch in needs.batches}
     parts: dict[str, list[asyncpg.Record]] = {p: [] for p in _PARTS}
@@ -103,6 +100,8 @@ async def load(
         pipelines,
         [a for a, _ in batches],
         [UUID(b) for _, b in batches],
+        orgs,
+        users,
     ):
         parts[row["part"]].append(row)
     (context,) = parts["context"]
@@ -111,6 +110,8 @@ async def load(
         names.as_of(context["erasures"])
         raise NamesErased
     subjects = _subjects(ids, locked)
+    if not subjects.keys() >= {row["account_id"] for row in parts["member"]}:
+        raise PayerMoved
     state = State(await prices.books(connection, context["price_version"]), rules)
     loaded = Loaded(
         state, context["now"], context["tx"], {s: i for i, s in subjects.items()}, {}, {}
@@ -122,6 +123,8 @@ async def load(
         org, user = subjects.get(row["org_id"]), subjects.get(row["user_id"])
         if org and user:
             state.members[org, user] = subject
+    if not state.members.keys() >= needs.members:
+        raise NamesMoved  # it is remembered from before a backup was restored
     _take_seen(state, parts["seen"])
     await _take_pipelines(connection, names, loaded, parts["pipeline"])
     for row in parts["completion"]:

@@ -80,6 +80,10 @@ DELETE FROM org_names WHERE org_id = $1;
 -- The commitment stays: what was announced under the name is found by it.
 UPDATE subjects SET kind = split_part(subject, ':', 1), subject = NULL WHERE account_id = $1;
 
+-- name: one_erasure
+-- Erasures touch rows of other people (what these allocated to each other), so they go in turn.
+SELECT erasures FROM ledger FOR UPDATE;
+
 -- name: count_erasure
 UPDATE ledger SET erasures = erasures + 1;
 

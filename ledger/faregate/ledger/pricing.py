@@ -226,10 +226,13 @@ async def _versions(connection: asyncpg.Connection) -> tuple[dict[int, Mapping[s
     return documents, Books(books)
 
 
-def _to_follow(books: Books, now: datetime) -> list[tuple[int, datetime | None]]:
-    """List the versions that are in force, now (None) or from a time to come on, in that order."""
+def _to_follow(books: Books, now: datetime) -> list[tuple[int, datetime]]:
+    """List the versions that are in force, from `now` or a time to come on, in that order.
+
+    From `now` and not from when it is written: what starts in between must stay the later one.
+    """
     current = books.in_force(now)
-    found: list[tuple[int, datetime | None]] = [(current.version, None)] if current else []
+    found = [(current.version, now)] if current else []
     starts = sorted({b.effective_from for b in books.versions.values() if b.effective_from > now})
     then = [(b.version, at) for at in starts if (b := books.in_force(at)) is not None]
     return found + then

@@ -86,7 +86,8 @@ FROM pipelines WHERE pipeline_key = ANY ($1::uuid[]);
 
 -- name: state
 -- All that a decision rests on, in one round trip, read after locking like `context`; `part` tells
--- what a row is. $1 event keys, $2 usage keys, $3 pipelines, $4 accounts and $5 batches alike.
+-- what a row is. $1 event keys, $2 usage keys, $3 pipelines, $4 accounts and $5 batches alike, $6
+-- orgs and $7 users alike: a member may have been made while the lock waited.
 SELECT 'context' AS part, clock_timestamp() AS now, nextval('tx_seq') AS tx,
        (SELECT max(version) FROM price_versions) AS price_version,
        NULL::uuid AS event_key, NULL::uuid AS usage_key, NULL::uuid AS fingerprint,
@@ -120,7 +121,14 @@ SELECT 'completion', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        c.phase, NULL, NULL, NULL, NULL
 FROM completions c
 JOIN unnest($4::bigint[], $5::uuid[]) AS w (account_id, batch_key)
-    ON c.account_id = w.account_id AND c.batch_key = w.batch_key;
+    ON c.account_id = w.account_id AND c.batch_key = w.batch_key
+UNION ALL
+SELECT 'member', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, m.account_id, NULL, NULL, NULL, NULL, NULL,
+       NULL
+FROM members m
+JOIN unnest($6::bigint[], $7::bigint[]) AS p (org_id, user_id)
+    ON m.org_id = p.org_id AND m.user_id = p.user_id;
 
 -- name: price_versions
 SELECT version, effective_from, book FROM price_versions ORDER BY version;
@@ -229,8 +237,12 @@ WHERE u.outcome_id > $1
 ORDER BY u.outcome_id LIMIT $2;
 
 -- name: prices_in_force
--- How many versions have started: while it stays the same, what was unpriced still is.
-SELECT count(*) FROM price_versions WHERE effective_from <= statement_timestamp();
+-- How many versions have started: while it stays the same, what was unpriced still is. `settled`:
+-- no transaction that was decided before the last one started can still be open.
+SELECT count(*) AS started,
+       coalesce(max(greatest(effective_from, applied_at)) < statement_timestamp() - interval '60s',
+                true) AS settled
+FROM price_versions WHERE effective_from <= statement_timestamp();
 
 -- name: lock_uncheckpointed
 SELECT id, sequence, balance, held, debt, chain_head FROM accounts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -41,9 +42,10 @@ PositionOf = Callable[[Sequence[Result]], Position | None]
 
 _ATTEMPTS = 8
 
-_BEGIN = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
+_BEGIN = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off"
 """All that is asked in the transaction finds its rows by their keys, however many they are. Left to
-itself the server plans most of it anew for each batch."""
+itself the server plans most of it anew for each batch; and a plan that is kept from when a table
+was empty would read the whole of it until somebody analyzes it."""
 
 
 class BadValue(Exception):
@@ -133,8 +135,11 @@ class Store:
         position_of: PositionOf | None,
         erasures: int | None,
     ) -> list[Result]:
-        if erasures is not None and self.names.erasures not in {None, erasures}:
-            raise Unavailable("somebody has been erased in the meantime: look again")
+        if erasures is not None:
+            now = await self.pool.fetchval(SQL["erasures"])
+            self.names.as_of(now)
+            if now != erasures:  # before an account is made for a name that was erased
+                raise Unavailable("somebody has been erased in the meantime: look again")
         ids = await self.names.ids(needs.subjects)
         if needs.members:
             await self.names.ensure_members(needs.members, ids)
@@ -157,8 +162,9 @@ class Store:
                 )
                 failpoints.reach("before_commit")
             except BaseException:
-                if not connection.is_closed():
-                    await connection.execute("ROLLBACK")
+                with suppress(asyncpg.InterfaceError):  # the server has ended the session
+                    if not connection.is_closed():
+                        await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
             failpoints.reach("after_commit")

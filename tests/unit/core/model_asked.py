@@ -18,7 +18,7 @@ class Asked:
 
     def deduct(self, cmd: Deduct) -> Answer:
         """All of it or nothing."""
-        cost = credits_of(cmd.cost)
+        cost = credits_of(cmd.cost or 0)
         payers = self._ready(cmd, "last_resort")
         reason, payer = "quota_exceeded", None
         if not cmd.counts or self.money.has_calls(cmd.user):

@@ -127,18 +127,15 @@ async def deduct(request: Request, payer: SpendingPayer, key: Key, body: Deducti
     """Take credits, whole or not at all."""
     gateway = gateway_of(request)
     either("credits", body.credits, body.model)
-    try:
-        submission = await commands.deduct(
-            gateway,
-            payer,
-            key.of(payer.caller.user_id),
-            amount=body.credits,
-            tokens=tokens_of(body) if body.model else None,
-            content=body.model_dump(mode="json", exclude={"description"}),
-            reference=body.reference,
-        )
-    except Rejected as error:
-        raise rejection(error) from None
+    submission = commands.deduct(
+        gateway,
+        payer,
+        key.of(payer.caller.user_id),
+        amount=body.credits,
+        tokens=tokens_of(body) if body.model else None,
+        content=body.model_dump(mode="json", exclude={"description"}),
+        reference=body.reference,
+    )
     (answered,) = await gateway.store.answer([submission])
     stored = accepted(answered)
     account = str(stored.body["payer"])

@@ -229,12 +229,12 @@ class Unlock:
 
 @dataclass(frozen=True, slots=True)
 class Deduct:
-    """Take `cost`, whole or not at all. `usage` says what for, `price_version` how priced."""
+    """Take `cost`, whole or not at all; without it what `usage` costs by the prices in force."""
 
     identity: Identity
     user: str
     org: str | None
-    cost: int
+    cost: int | None
     price_version: int | None = None
     usage: Usage | None = None
     reason: str | None = None
