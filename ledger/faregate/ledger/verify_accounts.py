@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from faregate.ledger import stored
-from faregate.ledger.core.accounts import Grant
+from faregate.ledger.core.accounts import EPOCH, Grant
 from faregate.ledger.keys import Keys
 from faregate.ledger.names import member
 from faregate.ledger.verify_chain import Chains, Recomputed
@@ -81,7 +81,7 @@ class Accounts:
         if not self._halves(row):
             return
         nothing = (0, 0, 0, 0, bytes(32), "[]", 0)
-        if _state(row) != nothing or row["checkpointed"]:
+        if _state(row) != nothing or row["checkpointed"] or row["last_at"] != EPOCH:
             self._add(row, "it has no entries, and is not empty")
         if row["remaining"]:
             self._add(row, f"its pipelines hold {row['remaining']}, and it has no entries", "hold")
