@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.helpers import tampering
+from tests.helpers.acting import by
 from tests.helpers.ledger import Ledger, new_id
 
 from faregate.events.amounts import MICRO
@@ -24,10 +25,7 @@ async def people(ledger: Ledger) -> None:
     """Tiers, quotas, expiring grants, LLM calls, refunds."""
     store = ledger.store
 
-    def by(who: str = "root") -> dict[str, Any]:
-        return {"actor": who, "key": new_id("act")}
-
-    await acts.set_tier(store, "user:hana", "starter", **by())
+    await acts.set_tier(store, "user:hana", "starter", **by("root"))
     soon = datetime.now(UTC) + timedelta(days=3)
     await acts.grant(
         store,
@@ -53,9 +51,9 @@ async def people(ledger: Ledger) -> None:
     )
     await acts.deduct(store, "user:hana", amount=MICRO // 2, key=new_id("call"))
     await ledger.usage(user="hana", units=2, usage_id="refunded")
-    await acts.refund(store, usage_id="refunded", **by())
-    await acts.set_quota(store, "user:hana", 900, **by())
-    await acts.set_tier(store, "user:hana", "professional", **by())
+    await acts.refund(store, usage_id="refunded", **by("root"))
+    await acts.set_quota(store, "user:hana", 900, **by("root"))
+    await acts.set_tier(store, "user:hana", "professional", **by("root"))
     await ledger.usage(user="hana", **model("gpt-4", 50))
     await ledger.request("hana runs", user="hana", items=3)
 
@@ -64,12 +62,9 @@ async def orgs(ledger: Ledger) -> None:
     """An org that allocates, with one member who is at work and one who was removed."""
     store = ledger.store
 
-    def by(who: str = "user:boss") -> dict[str, Any]:
-        return {"actor": who, "key": new_id("act")}
-
     await ledger.set_balance("org:corp", 500)
-    await acts.set_policy(store, "org:corp", "allocated", **by())
-    await acts.set_member(store, "org:corp", "user:fay", "admin", **by())
+    await acts.set_policy(store, "org:corp", "allocated", **by("user:boss"))
+    await acts.set_member(store, "org:corp", "user:fay", "admin", **by("user:boss"))
     await acts.allocate(
         store,
         "org:corp",
@@ -77,15 +72,15 @@ async def orgs(ledger: Ledger) -> None:
         100 * MICRO,
         allocated_by="user:boss",
         notes="fay's share",
-        **by(),
+        **by("user:boss"),
     )
-    await acts.allocate(store, "org:corp", "user:gus", 20 * MICRO, **by())
+    await acts.allocate(store, "org:corp", "user:gus", 20 * MICRO, **by("user:boss"))
     await ledger.request("fay runs", user="fay", org="corp", items=10)
     await ledger.usage("fay runs", user="fay", org="corp", units=5)
     await ledger.request("gus ran", user="gus", org="corp", items=4)
     await ledger.finish("gus ran", user="gus", org="corp", usage_events=0)
-    await acts.reclaim(store, "org:corp", "user:fay", 10 * MICRO, **by())
-    await acts.set_member(store, "org:corp", "user:gus", "removed", **by())
+    await acts.reclaim(store, "org:corp", "user:fay", 10 * MICRO, **by("user:boss"))
+    await acts.set_member(store, "org:corp", "user:gus", "removed", **by("user:boss"))
 
 
 def model(name: str, tokens: int) -> dict[str, Any]:

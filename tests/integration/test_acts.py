@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.helpers.acting import by, refused, sound
 from tests.helpers.ledger import Ledger
 
 from faregate.ledger import acts, reading
 from faregate.ledger.acts import Call, Done
-from faregate.ledger.core import Rejected, Rules, Welcome
+from faregate.ledger.core import Rules, Welcome
 from faregate.ledger.database import Unavailable
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.store import Store, open_store
-from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
 
@@ -25,21 +24,6 @@ CREDIT = 1_000_000
 ORG, ADA = "org:acme", "user:ada"
 _WRITTEN = """SELECT (SELECT count(*) FROM outcomes), (SELECT count(*) FROM entries),
     (SELECT count(*) FROM subjects), (SELECT count(*) FROM outbox), (SELECT max(id) FROM audit)"""
-
-
-def by(actor: str = "finance", key: str | None = None) -> dict[str, Any]:
-    return {"actor": actor, "key": key or uuid4().hex}
-
-
-async def sound(store: Store) -> None:
-    report = await verify(store.pool)
-    assert report.ok, report.findings
-
-
-async def refused(work: Any) -> str:
-    with pytest.raises(Rejected) as caught:
-        await work
-    return caught.value.code
 
 
 async def test_a_grant_says_who_gave_it_until_when_and_why(store: Store) -> None:

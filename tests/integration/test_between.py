@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.helpers.acting import by, sound
 from tests.helpers.ledger import Ledger
 from tests.helpers.stores import several_stores
 
@@ -16,22 +16,12 @@ from faregate.consumers import sweeper
 from faregate.ledger import acts, acts_refunds, pricing
 from faregate.ledger.acts import Call
 from faregate.ledger.erase import erase
-from faregate.ledger.verify import verify
 from faregate.ledger.write import write
 
 pytestmark = pytest.mark.stack
 
 CREDIT = 1_000_000
 ORG, BOB = "org:acme", "user:bob"
-
-
-def by() -> dict[str, Any]:
-    return {"actor": "support", "key": uuid4().hex}
-
-
-async def sound(connection: Any) -> None:
-    report = await verify(connection)
-    assert report.ok, report.findings
 
 
 async def newest_book(pool: asyncpg.Pool) -> dict[str, Any]:
@@ -61,7 +51,7 @@ async def test_a_refund_finds_who_paid_although_they_are_erased_meanwhile(
         assert (done.result, done.body["account"]) == ("refunded", "erased:1")
         rows = await one.pool.fetch("SELECT id, balance FROM accounts")
         assert [tuple(r) for r in rows] == [(1, 10 * CREDIT)]
-        await sound(one.pool)
+        await sound(one)
 
 
 async def test_a_member_who_is_made_while_a_batch_waits_for_its_lock_is_not_overlooked(
@@ -91,7 +81,7 @@ async def test_a_member_who_is_made_while_a_batch_waits_for_its_lock_is_not_over
             "SELECT a.balance FROM accounts a JOIN members m ON m.account_id = a.id"
         )
         assert left == 6 * CREDIT, "the allocation goes down with the org"
-        await sound(one.pool)
+        await sound(one)
 
 
 async def test_usage_that_commits_after_the_sweeper_has_passed_it_is_charged_all_the_same(
@@ -123,7 +113,7 @@ async def test_usage_that_commits_after_the_sweeper_has_passed_it_is_charged_all
         await sweeps._charge_unpriced()
         assert await one.pool.fetchval("SELECT count(*) FROM unpriced") == 0
         assert (await Ledger(one).balance("user:a")).balance == 99
-        await sound(one.pool)
+        await sound(one)
 
 
 async def test_a_deduction_that_is_repeated_is_answered_although_its_model_has_no_price_now(
@@ -198,4 +188,4 @@ async def test_people_who_allocated_to_each_other_can_be_erased_at_the_same_time
 
         await asyncio.gather(*(gone(person) for person in people))
         assert await one.pool.fetchval("SELECT count(*) FROM subjects WHERE subject IS NULL") == 12
-        await sound(one.pool)
+        await sound(one)

@@ -29,13 +29,6 @@ from faregate.runtime.erasing import end_tier, retention
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-async def owner(database_url: str) -> Any:
-    connection = await asyncpg.connect(database_url, timeout=10)
-    yield connection
-    await connection.close()
-
-
 async def relayed(owner: asyncpg.Connection) -> None:
     """Pretend that the relay has announced everything."""
     await owner.execute("DELETE FROM outbox")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from tests.helpers.acting import by
 from tests.helpers.ledger import Ledger, initiated
 
 from faregate.ledger import acts
@@ -22,10 +22,6 @@ CREDIT = 1_000_000
 ADA, ORG = "user:ada", "org:acme"
 
 
-def by() -> dict[str, Any]:
-    return {"actor": "grace", "key": uuid4().hex}
-
-
 async def told(store: Store, identifier: str) -> tuple[dict[str, Any], str]:
     """Explain one piece of usage: the facts, and the story in one line."""
     found = await explain(store, identifier)
@@ -35,8 +31,8 @@ async def told(store: Store, identifier: str) -> tuple[dict[str, Any], str]:
 
 
 async def test_the_grants_that_paid_are_named(store: Store) -> None:
-    await acts.grant(store, ADA, "bonus", 3 * CREDIT, **by(), expires_in=timedelta(days=1))
-    await acts.grant(store, ADA, "purchase", 9 * CREDIT, **by(), source="invoice:17")
+    await acts.grant(store, ADA, "bonus", 3 * CREDIT, **by("grace"), expires_in=timedelta(days=1))
+    await acts.grant(store, ADA, "purchase", 9 * CREDIT, **by("grace"), source="invoice:17")
     await Ledger(store).usage(user="ada", units=5, usage_id="u1")
     usage, story = await told(store, "u1")
     paid = [(g["number"], g["credits"], g["kind"], g["source"]) for g in usage["grants"]]
@@ -48,7 +44,7 @@ async def test_the_grants_that_paid_are_named(store: Store) -> None:
 
 
 async def test_what_a_hold_had_pinned_is_named_as_well(store: Store) -> None:
-    await acts.set_balance(store, ADA, 50 * CREDIT, **by())
+    await acts.set_balance(store, ADA, 50 * CREDIT, **by("grace"))
     ledger = Ledger(store)
     assert initiated(await ledger.request("p1", user="ada"))
     await ledger.usage("p1", user="ada", units=40, usage_id="u1")
@@ -57,12 +53,12 @@ async def test_what_a_hold_had_pinned_is_named_as_well(store: Store) -> None:
 
 
 async def test_the_increment_the_allocation_and_a_refund_are_told(store: Store) -> None:
-    await acts.set_balance(store, ORG, 10 * CREDIT, **by())
-    await acts.set_policy(store, ORG, "allocated", **by())
-    await acts.allocate(store, ORG, ADA, 4 * CREDIT, **by())
+    await acts.set_balance(store, ORG, 10 * CREDIT, **by("grace"))
+    await acts.set_policy(store, ORG, "allocated", **by("grace"))
+    await acts.allocate(store, ORG, ADA, 4 * CREDIT, **by("grace"))
     await Ledger(store).usage(user="ada", org="acme", phase=None, units=None, model="gpt-4o-mini",
                               input_tokens=10, output_tokens=1, usage_id="u1")  # fmt: skip
-    await acts.refund(store, usage_id="u1", **by())
+    await acts.refund(store, usage_id="u1", **by("grace"))
     usage, story = await told(store, "u1")
     assert (usage["payer"], usage["increment"]) == (ORG, 0.1)
     assert usage["allocation"] == {"credits": 0.1, "left": 3.9}
@@ -73,7 +69,7 @@ async def test_the_increment_the_allocation_and_a_refund_are_told(store: Store) 
 
 
 async def test_a_deduction_is_explained_by_its_reference(store: Store) -> None:
-    await acts.set_balance(store, ADA, 10 * CREDIT, **by())
+    await acts.set_balance(store, ADA, 10 * CREDIT, **by("grace"))
     await acts.deduct(store, ADA, call=Call("gpt-4o-mini", 10), key="k", reference="essay-7")
     usage, story = await told(store, "essay-7")
     assert (usage["cost"], usage["payer"], usage["model"]) == (0.1, ADA, "gpt-4o-mini")
@@ -83,7 +79,7 @@ async def test_a_deduction_is_explained_by_its_reference(store: Store) -> None:
 async def test_the_tier_that_a_price_depended_on_is_told(store: Store) -> None:
     book = {"phases": {}, "models": {"house/tutor": {"kind": "tier_rate"}}}
     await apply_prices(store, book, None, by="x")
-    await acts.set_tier(store, ADA, "starter", **by())
+    await acts.set_tier(store, ADA, "starter", **by("grace"))
     await Ledger(store).usage(user="ada", phase=None, units=None, model="tutor",
                               input_tokens=1000, output_tokens=0, usage_id="u1")  # fmt: skip
     usage, story = await told(store, "u1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.stack
 
 ALL = ("entitlements", "deduction", "progress", "relay", "sweeper")
 GROUPS = ("entitlements", "deduction", "progress")
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 def _as_binary(record: Raw) -> Raw:

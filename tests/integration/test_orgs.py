@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from tests.helpers.acting import by, refused, sound
 from tests.helpers.ledger import Ledger, denied, initiated
 from tests.helpers.proof import prove
-from tests.helpers.servers import Stack
 from tests.helpers.stores import several_stores
-from tests.helpers.world import World, finished, world
+from tests.helpers.world import World, finished
 
 from faregate.ledger import acts, reading
 from faregate.ledger.acts import Call
-from faregate.ledger.core import Rejected
 from faregate.ledger.reading_orgs import members, organization, usage
 from faregate.ledger.store import Store
-from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
 
@@ -34,15 +30,6 @@ _BOTH = """SELECT m.outcome_id, m.kind, sum(m.amount - e.amount) AS amount,
         AND e.id >> 14 = m.id >> 14
     WHERE m.kind IN ('hold', 'usage', 'release') GROUP BY 1, 2"""
 ORG, ADA, BOB, EVE = "org:acme", "user:ada", "user:bob", "user:eve"
-
-
-def by() -> dict[str, Any]:
-    return {"actor": "admin", "key": uuid4().hex}
-
-
-async def sound(store: Store) -> None:
-    report = await verify(store.pool)
-    assert report.ok, report.findings
 
 
 async def allocated(store: Store, balance: int, **limits: int) -> None:
@@ -57,12 +44,6 @@ async def spent(store: Store) -> dict[str, tuple[float, float, float]]:
     """Give what each member used, has held, has left."""
     found = await members(store, ORG)
     return {m["user_id"]: (m["used"], m["held"], m["remaining"]) for m in found}
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 async def test_an_allocated_org_through_kafka(here: World) -> None:
@@ -164,9 +145,7 @@ async def test_allocations_are_raised_lowered_reclaimed_and_expire(store: Store)
     assert await spent(store) == {"ada": (0, 0, 10)}, "the one that expires soonest was lowered"
     ledger = Ledger(store)
     assert initiated(await ledger.request("p", user="ada", org="acme", items=4))  # 6 credits
-    with pytest.raises(Rejected) as caught:
-        await acts.reclaim(store, ORG, ADA, 5 * CREDIT, **by())
-    assert caught.value.code == "below_held"
+    assert await refused(acts.reclaim(store, ORG, ADA, 5 * CREDIT, **by())) == "below_held"
     await acts.reclaim(store, ORG, ADA, **by())
     assert await spent(store) == {"ada": (0, 6, 0)}
     await sound(store)
@@ -180,9 +159,7 @@ async def test_roles_change_and_who_was_never_a_member_cannot_be_removed(store: 
     await acts.set_member(store, ORG, ADA, "member", **by())
     await acts.set_member(store, ORG, ADA, "admin", **by())
     assert [(m["user_id"], m["role"]) for m in await members(store, ORG)] == [("ada", "admin")]
-    with pytest.raises(Rejected) as caught:
-        await acts.set_member(store, ORG, BOB, "removed", **by())
-    assert caught.value.code == "not_a_member"
+    assert await refused(acts.set_member(store, ORG, BOB, "removed", **by())) == "not_a_member"
     assert len(await members(store, ORG)) == 1
     assert await members(store, ORG, BOB) == []
     assert (await members(store, ORG, ADA))[0]["role"] == "admin"

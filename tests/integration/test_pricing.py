@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -13,12 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.helpers.acting import by, refused, sound
 from tests.helpers.kafka import Raw, admin
 from tests.helpers.ledger import Ledger, initiated
 from tests.helpers.processes import faregate_processes
-from tests.helpers.servers import Stack
 from tests.helpers.stores import several_stores
-from tests.helpers.world import World, raw, until, world
+from tests.helpers.world import World, raw, until
 
 from faregate.ledger import acts, pricing, reading
 from faregate.ledger.acts import Call
@@ -29,7 +28,6 @@ from faregate.ledger.queries import SQL
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.reading_orgs import usage
 from faregate.ledger.store import Store
-from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
 
@@ -40,24 +38,9 @@ MINI = {"kind": "vendor", "input_usd_per_1k": 0.00015, "output_usd_per_1k": 0.00
 PHASES = {"cj_assessment": {"per": "pair", "credits": 1}}
 
 
-def by() -> dict[str, Any]:
-    return {"actor": "finance", "key": uuid4().hex}
-
-
-async def sound(store: Store) -> None:
-    report = await verify(store.pool)
-    assert report.ok, report.findings
-
-
 async def now_of(store: Store) -> datetime:
     found: datetime = await store.pool.fetchval(SQL["now"])
     return found
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 def call(n: int, user: str = "ada", partition: int | None = None, **more: Any) -> Raw:
@@ -295,9 +278,7 @@ async def test_calculations_of_phases_and_of_tiers(store: Store) -> None:
     assert (quote.micro, quote.tier) == (10_000, "professional")
     nowhere: list[dict[str, Any]] = [{"model": "gpt-99"}, {"phase": "poetry"}, {"model": "tutor"}]
     for unknown in nowhere:
-        with pytest.raises(Rejected) as caught:
-            await calculate(store, **unknown)
-        assert caught.value.code == "unknown_price"
+        assert await refused(calculate(store, **unknown)) == "unknown_price"
 
 
 async def test_the_waiting_usage_of_a_model_is_counted_when_its_price_is_applied(

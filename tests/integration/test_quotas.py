@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.helpers.acting import by, sound
 from tests.helpers.ledger import Ledger, denied, initiated
-from tests.helpers.servers import Stack
 from tests.helpers.stores import several_stores
-from tests.helpers.world import World, world
+from tests.helpers.world import World
 
 from faregate.events import Event
 from faregate.ledger import acts, reading
@@ -23,7 +21,6 @@ from faregate.ledger.core.accounts import PERIOD
 from faregate.ledger.reading import bring_to_now
 from faregate.ledger.store import Store
 from faregate.ledger.stored import plan_of, plan_text
-from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
 
@@ -32,15 +29,6 @@ ADA = "user:ada"
 CALL = Call("gpt-4o-mini", 10)
 BYOK = Call("gpt-4o-mini", 10, byok=True)
 LANES = 8
-
-
-def by() -> dict[str, Any]:
-    return {"actor": "ops", "key": uuid4().hex}
-
-
-async def sound(store: Store) -> None:
-    report = await verify(store.pool)
-    assert report.ok, report.findings
 
 
 async def set_back(url: str, subject: str, days: float) -> None:
@@ -187,12 +175,6 @@ async def test_a_downgrade_happens_when_its_period_begins(store: Store, database
     await set_back(database_url, ADA, 30)
     found = await reading.account(store, ADA)
     assert (found["tier"], found["next_tier"], found["balance"]) == ("starter", None, 20)
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 async def _alerts(here: World) -> list[tuple[str, dict[str, Any]]]:

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from tests.helpers.acting import sound
 from tests.helpers.ledger import Ledger, denied, initiated
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
+from tests.helpers.stores import several_stores
 from tests.helpers.world import World, gather_all, until, world
 
 from faregate.consumers.sweeper import close_due
 from faregate.ledger.core import Outcome, Rejected, Rules, Seen
-from faregate.ledger.database import make_pool
-from faregate.ledger.store import Result, Store, open_store
-from faregate.ledger.verify import verify
+from faregate.ledger.store import Result, Store
 
 pytestmark = pytest.mark.stack
 
@@ -36,16 +36,8 @@ async def stores(database_url: str) -> AsyncIterator[list[Store]]:
     rules = Rules(
         provisioning="manual", hold_ttl=timedelta(seconds=0.3), grace=timedelta(seconds=0.3)
     )
-    pools = [await make_pool(database_url, name=f"lane {n}", size=2) for n in range(LANES)]
-    yield [await open_store(pool, rules) for pool in pools]
-    for pool in pools:
-        pool.terminate()
-
-
-async def _sound(store: Store) -> None:
-
-    report = await verify(store.pool)
-    assert report.ok, report.findings
+    async with several_stores(database_url, LANES, rules=rules) as opened:
+        yield opened
 
 
 async def test_of_a_thousand_requests_for_one_credit_one_wins(here: World) -> None:
@@ -103,7 +95,7 @@ async def test_a_thousand_direct_requests_for_one_credit(stores: list[Store]) ->
                for r in lane]  # fmt: skip
     assert sum(map(initiated, results)) == 1
     assert sum(denied(r) == "insufficient_credits" for r in results) == 999
-    await _sound(stores[0])
+    await sound(stores[0])
 
 
 async def test_the_first_ever_usage_of_an_account_from_everywhere(stores: list[Store]) -> None:
@@ -114,7 +106,7 @@ async def test_the_first_ever_usage_of_an_account_from_everywhere(stores: list[S
         assert all(isinstance(r, Outcome) for r in results)
         account = await Ledger(stores[0]).balance(f"user:{user}")
         assert (account.balance, account.debt, account.sequence) == (0, LANES, LANES)
-    await _sound(stores[0])
+    await sound(stores[0])
 
 
 async def test_the_same_event_from_everywhere_has_one_effect(stores: list[Store]) -> None:
@@ -138,7 +130,7 @@ async def test_one_identity_with_different_payers_at_once(stores: list[Store]) -
             [s.apply([m]) for s, m in zip(stores, made, strict=True)])]  # fmt: skip
         assert sum(isinstance(r, Outcome) for r in results) == 1
         assert sum(isinstance(r, Rejected) for r in results) == LANES - 1
-    await _sound(stores[0])
+    await sound(stores[0])
 
 
 async def test_two_users_ask_for_the_same_new_pipeline_at_once(stores: list[Store]) -> None:
@@ -154,7 +146,7 @@ async def test_two_users_ask_for_the_same_new_pipeline_at_once(stores: list[Stor
         assert [r.code for r in conflicts] == ["pipeline_conflict"] * (LANES - 1)
     held = await stores[0].pool.fetchval("SELECT sum(held) FROM accounts")
     assert held == 10 * 1_000_000
-    await _sound(stores[0])
+    await sound(stores[0])
 
 
 async def test_usage_finish_and_sweep_of_one_hold_at_once(stores: list[Store]) -> None:
@@ -176,7 +168,7 @@ async def test_usage_finish_and_sweep_of_one_hold_at_once(stores: list[Store]) -
     await close_due(stores[0])
     balance = await ledger.balance("user:alice")
     assert (balance.balance, balance.held, balance.debt) == (1000 - 12 * 4, 0, 0)
-    await _sound(stores[0])
+    await sound(stores[0])
 
 
 async def _all_due(store: Store) -> bool:
@@ -206,4 +198,4 @@ async def test_pairs_of_accounts_in_opposite_order_do_not_block(stores: list[Sto
         await gather_all([work(s, n) for n, s in enumerate(stores)])
     total = await stores[0].pool.fetchval("SELECT sum(balance) FROM accounts")
     assert total == (4 * 1000 - LANES * 20 * 8) * 1_000_000
-    await _sound(stores[0])
+    await sound(stores[0])

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import asyncpg
 import pytest
 from tests.helpers.commands import Commands
@@ -20,13 +18,6 @@ FAY = (
     "(SELECT m.account_id FROM members m JOIN subjects s ON s.account_id = m.user_id "
     "WHERE s.subject = 'user:fay')"
 )
-
-
-@pytest.fixture
-async def owner(database_url: str) -> Any:
-    connection = await asyncpg.connect(database_url, timeout=10)
-    yield connection
-    await connection.close()
 
 
 async def digests(owner: asyncpg.Connection) -> dict[str, str]:

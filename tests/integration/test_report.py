@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from tests.helpers.kafka import Raw
 from tests.helpers.ledger import Ledger
-from tests.helpers.servers import Stack
-from tests.helpers.world import World, registered, until, world
+from tests.helpers.world import World, registered, until
 
 from faregate.ledger.core import Rules, Welcome
 from faregate.ledger.store import open_store
@@ -28,12 +26,6 @@ SETTINGS: dict[str, Any] = {
     "referral_bonus_credits": 1,
     "welcome_milestones": {"email_verified": 1},
 }
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 async def _run(here: World, *arguments: str) -> str:

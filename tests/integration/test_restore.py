@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import asyncpg
 import pytest
 from tests.helpers.proof import prove_effects, verified
 from tests.helpers.servers import Stack, database_name, drop_database
-from tests.helpers.world import World, completed, finished, until, world
+from tests.helpers.world import World, completed, finished, until
 
 from faregate.ledger.write import WentBack
 from faregate.runtime.stack.postgres_files import binaries
@@ -24,12 +23,6 @@ STATE = """SELECT subject, balance, held, debt, sequence FROM accounts
 FACTS = """SELECT r.usage_id, e.amount, e.debt_delta, s.subject FROM entries e
     JOIN refs r USING (outcome_id) JOIN subjects s USING (account_id)
     WHERE e.kind = 'usage' ORDER BY 1"""
-
-
-@pytest.fixture
-async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
-    async with world(stack.kafka, database_url) as made:
-        yield made
 
 
 async def _work(here: World, first: int, count: int) -> None:

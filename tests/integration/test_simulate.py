@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.acting import by
 from tests.helpers.commands import Commands
 from tests.helpers.history import everything
 from tests.helpers.ledger import Ledger, initiated, new_id
@@ -30,10 +31,6 @@ def book(**more: Any) -> dict[str, Any]:
         },
         **more,
     }
-
-
-def by() -> dict[str, Any]:
-    return {"actor": "root", "key": new_id("act")}
 
 
 async def priced_again(ledger: Ledger, **change: Any) -> Simulation:

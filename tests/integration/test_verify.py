@@ -17,7 +17,7 @@ from faregate.ledger import chain, verify_streams
 from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import CloseHold, Identity, Outcome
 from faregate.ledger.store import Store
-from faregate.ledger.verify import Checkpoint, Report, check_triggers, verify
+from faregate.ledger.verify import Checkpoint, check_triggers, verify
 from faregate.ledger.verify_report import KEPT_PER_KIND
 from faregate.ledger.write import TX_BITS
 
@@ -26,17 +26,6 @@ pytestmark = pytest.mark.stack
 ACME = "(SELECT account_id FROM subjects WHERE subject = 'org:acme')"
 PLAIN = "(SELECT account_id FROM subjects WHERE subject = 'org:plain')"
 CAROL = "(SELECT account_id FROM subjects WHERE subject = 'user:carol')"
-
-
-@pytest.fixture
-async def lived(ledger: Ledger) -> Ledger:
-    """A ledger with some of everything."""
-    await tamper.live(ledger)
-    return ledger
-
-
-def rows(report: Report, kind: str) -> list[str]:
-    return [finding.row for finding in report.findings if finding.kind == kind]
 
 
 # --- nothing was changed ------------------------------------------------------------------------
@@ -314,7 +303,7 @@ async def test_a_change_behind_the_ledgers_back_is_named(
         await cover_up(connection)
         report = await verify(connection)
     assert not report.ok
-    assert any(found.startswith(row) for found in rows(report, kind)), report.findings
+    assert any(found.startswith(row) for found in tamper.named(report, kind)), report.findings
 
 
 @pytest.mark.parametrize("table", ["entries", "outcomes", "price_versions", "grants", "audit"])
@@ -418,8 +407,8 @@ async def test_an_inserted_entry_is_named(
             await tamper.match_account(connection, plain)
         await cover_up(connection)
         report = await verify(connection)
-    assert bool(rows(report, "hash")) != sealed
-    assert len(rows(report, "outcome")) == 1  # it names an outcome that wrote one entry
+    assert bool(tamper.named(report, "hash")) != sealed
+    assert len(tamper.named(report, "outcome")) == 1  # it names an outcome that wrote one entry
 
 
 async def test_a_row_that_was_changed_and_sealed_again_breaks_the_next_one(
@@ -433,7 +422,7 @@ async def test_a_row_that_was_changed_and_sealed_again_breaks_the_next_one(
         await tamper.seal_row(connection, acme, 3)
         await cover_up(connection)
         report = await verify(connection)
-    (row,) = rows(report, "hash")
+    (row,) = tamper.named(report, "hash")
     assert row.startswith("entries account org:acme sequence 4 (id ")
 
 
@@ -453,7 +442,7 @@ async def test_an_account_rewritten_to_the_last_hash_is_found_by_its_checkpoints
         await cover_up(connection)
         assert (await verify(connection)).ok  # inside of the database everything fits
         report = await verify(connection, checkpoints=said[-1:])
-    (row,) = rows(report, "checkpoint")
+    (row,) = tamper.named(report, "checkpoint")
     assert row.startswith("entries account org:plain sequence 3 (id ")
 
 
@@ -473,10 +462,10 @@ async def test_entries_cut_off_at_the_end_are_found(
         await cover_up(connection)
         without = await verify(connection)
         report = await verify(connection, checkpoints=said)
-    assert bool(rows(without, "account")) == (care == "none")
-    assert bool(rows(without, "outcome")) == (care != "outcomes")
+    assert bool(tamper.named(without, "account")) == (care == "none")
+    assert bool(tamper.named(without, "outcome")) == (care != "outcomes")
     assert without.ok == (care == "outcomes")
-    missing = rows(report, "checkpoint")
+    missing = tamper.named(report, "checkpoint")
     assert missing == [f"checkpoints of org:plain sequence {n}" for n in range(4 - count, 4)]
     says = (
         "this entry was announced"
@@ -500,8 +489,8 @@ async def test_an_account_removed_with_all_its_rows_is_found(
             await tamper.forget_outcomes(connection, outcomes)
         await cover_up(connection)
         report = await verify(connection, checkpoints=said)
-    assert len(rows(report, "outcome")) == (0 if thorough else 3)
-    assert rows(report, "checkpoint") == [
+    assert len(tamper.named(report, "outcome")) == (0 if thorough else 3)
+    assert tamper.named(report, "checkpoint") == [
         f"checkpoints of org:plain sequence {n}" for n in (1, 2, 3)
     ]
 
@@ -517,7 +506,9 @@ async def test_findings_are_listed_up_to_a_limit_and_all_counted(
         await cover_up(connection)
         report = await verify(connection)
     assert report.findings_total == 3 * many  # the entry's hash, its outcome's count and seal
-    assert len(rows(report, "hash")) == len(rows(report, "outcome")) == KEPT_PER_KIND
+    assert (
+        len(tamper.named(report, "hash")) == len(tamper.named(report, "outcome")) == KEPT_PER_KIND
+    )
 
 
 # --- any change of any row ----------------------------------------------------------------------
@@ -622,7 +613,7 @@ async def test_any_deleted_entry_is_noticed(
             await tamper.match_account(connection, row["account_id"])
         await cover_up(connection)
         report = await verify(connection)
-    named = rows(report, "outcome")
+    named = tamper.named(report, "outcome")
     assert any(found.startswith(f"outcomes id {row['outcome_id']} ") for found in named)
 
 
@@ -663,7 +654,7 @@ async def test_what_was_written_before_a_restore_still_counts(lived: Ledger) -> 
     other = dataclasses.replace(said, balance=1)
     report = await verify(pool, checkpoints=[other, dataclasses.replace(other, epoch=1)])
     assert report.superseded == 0
-    assert len(rows(report, "checkpoint")) == 2
+    assert len(tamper.named(report, "checkpoint")) == 2
 
 
 async def test_what_was_announced_and_never_replayed_is_a_finding(lived: Ledger) -> None:
@@ -691,7 +682,7 @@ async def test_a_name_that_was_erased_may_come_again(lived: Ledger, database_url
     assert report.findings == []
     other = dataclasses.replace(said[1], account="org:plain", sequence=2, balance=1)
     report = await verify(pool, checkpoints=[other])
-    assert len(rows(report, "checkpoint")) == 1
+    assert len(tamper.named(report, "checkpoint")) == 1
 
 
 # --- since --------------------------------------------------------------------------------------
@@ -713,7 +704,7 @@ async def test_since_checks_the_accounts_that_moved_whole(lived: Ledger, databas
         )
         await cover_up(connection)
         report = await verify(connection, since=border)
-    (row,) = rows(report, "hash")
+    (row,) = tamper.named(report, "hash")
     assert row.startswith("entries account org:plain sequence 1 (id ")
 
 

@@ -8,20 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.helpers import tampering as tamper
 from tests.helpers.ledger import Ledger
 from tests.helpers.tampering import cover_up, tampering
 
 from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-async def lived(ledger: Ledger) -> Ledger:
-    """A ledger with some of everything."""
-    await tamper.live(ledger)
-    return ledger
 
 
 any_time = settings(

@@ -14,13 +14,6 @@ from faregate.ledger.verify import verify
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-async def lived(ledger: Ledger) -> Ledger:
-    """A ledger with some of everything."""
-    await tamper.live(ledger)
-    return ledger
-
-
 TAMPERINGS: dict[str, tuple[str, str]] = {
     **{
         f"its {column}": (f"UPDATE audit SET {change} WHERE id = 4", "id 4")

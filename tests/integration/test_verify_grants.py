@@ -16,13 +16,6 @@ from faregate.ledger.verify import check_triggers, verify
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-async def lived(ledger: Ledger) -> Ledger:
-    """A ledger with some of everything."""
-    await tamper.live(ledger)
-    return ledger
-
-
 def of(subject: str) -> str:
     return f"(SELECT account_id FROM subjects WHERE subject = '{subject}')"
 

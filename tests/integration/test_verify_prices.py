@@ -13,13 +13,6 @@ from faregate.ledger.verify import verify
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-async def lived(ledger: Ledger) -> Ledger:
-    """A ledger with some of everything."""
-    await tamper.live(ledger)
-    return ledger
-
-
 TINA = "(SELECT account_id FROM subjects WHERE subject = 'user:tina')"
 
 TAMPERINGS: dict[str, tuple[str, str, str]] = {

@@ -7,8 +7,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.helpers.acting import by
 from tests.helpers.history import everything
-from tests.helpers.ledger import Ledger, new_id
+from tests.helpers.ledger import Ledger
 from tests.helpers.tampering import account_id
 
 from faregate.ledger import acts
@@ -34,23 +35,12 @@ VIEWS = {
 
 
 @pytest.fixture
-async def owner(database_url: str) -> Any:
-    connection = await asyncpg.connect(database_url, timeout=10)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def reader(database_url: str) -> Any:
     connection = await asyncpg.connect(
         database_url, timeout=10, server_settings={"role": "faregate_reader"}
     )
     yield connection
     await connection.close()
-
-
-def by() -> dict[str, Any]:
-    return {"actor": "root", "key": new_id("act")}
 
 
 async def test_a_reader_reads_every_view_and_no_table(
