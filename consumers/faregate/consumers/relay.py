@@ -1,17 +1,20 @@
 """The relay: the only publisher of facts (rule 6).
 
 It reads the outbox in id order, builds the events of each transaction from the ledger's rows,
-publishes them, and deletes the outbox rows once all are acknowledged. Ids of one account rise in
-commit order, so its facts are announced in order. After a failed send it starts again with a new
-producer at the oldest row: what was announced twice has the same event id.
+publishes them, and deletes the outbox rows once all are acknowledged. It sends on while earlier
+sends are still to be acknowledged; the broker keeps one producer's records in their order. Ids of
+one account rise in commit order, so its facts are announced in order. After a failed send it
+starts again with a new producer at the oldest row: what was announced twice has the same event id.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -33,6 +36,7 @@ from faregate.ledger.write import TX_BITS
 log = structlog.get_logger("faregate.relay")
 
 _BATCH_TX = 64
+_FLIGHTS = 4
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
@@ -41,6 +45,14 @@ _SILENT_S = 10.0
 
 class LostLock(Exception):
     """The connection that holds the relay's lock is gone, so another relay may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """Transactions whose events were sent together, and the broker's answer to come."""
+
+    txs: list[int]
+    acks: asyncio.Future[Any]
 
 
 class Relay:
@@ -74,13 +86,18 @@ class Relay:
                 await self._wait(self._stopping, _RETRY_S)
                 return
             producer = make_producer(self._cluster, "relay")
+            flights: deque[Flight] = deque()
             try:
                 await self._prepare(connection)
                 await producer.start()
                 log.info("relay_started")
                 while not self._stopping.is_set():
-                    await self._once(connection, producer)
+                    await self._once(connection, producer, flights)
+                while flights:
+                    await self._land(connection, flights)
             finally:
+                for flight in flights:
+                    flight.acks.cancel()
                 await close_producer(producer)
                 if not connection.is_closed():
                     await connection.reset()
@@ -98,40 +115,68 @@ class Relay:
     def _on_news(self, *_: object) -> None:
         self._news.set()
 
-    async def _once(self, connection: asyncpg.Connection, producer: AIOKafkaProducer) -> None:
+    async def _once(
+        self, connection: asyncpg.Connection, producer: AIOKafkaProducer, flights: deque[Flight]
+    ) -> None:
+        """Send what waits; or else see to what was sent, or wait for either."""
         self._news.clear()
         if connection.is_closed():
             raise LostLock
-        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX)
-        if not waiting:
+        sent = [tx for flight in flights for tx in flight.txs]
+        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX, sent)
+        if waiting:
+            self._store.names.as_of(waiting[0]["erasures"])
+            flights.append(await self._send(connection, producer, waiting))
+            if len(flights) < _FLIGHTS:
+                return
+        elif not flights:
             await self._wait(self._news, _IDLE_S)
             return
-        self._store.names.as_of(waiting[0]["erasures"])
-        await self._publish(connection, producer, waiting)
-        failpoints.reach("after_ack")
-        await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
+        elif not await self._landed(flights[0]):
+            return
+        await self._land(connection, flights)
 
-    async def _publish(
+    async def _landed(self, flight: Flight) -> bool:
+        """Wait until a flight is acknowledged or there is news; tell whether it is."""
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait((news, flight.acks), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        return flight.acks.done()
+
+    async def _land(self, connection: asyncpg.Connection, flights: deque[Flight]) -> None:
+        """Delete the oldest flight and those after it that are acknowledged by now."""
+        landed: list[int] = []
+        try:
+            while flights and (not landed or flights[0].acks.done()):
+                await flights[0].acks
+                landed += flights.popleft().txs
+        finally:
+            if landed:
+                failpoints.reach("after_ack")
+                await connection.execute(SQL["delete_outbox"], landed)
+
+    async def _send(
         self,
         connection: asyncpg.Connection,
         producer: AIOKafkaProducer,
         waiting: Sequence[asyncpg.Record],
-    ) -> None:
-        """Publish transactions and wait until all is acknowledged.
-
-        A transaction's events are built while those of the one before are on their way.
-        """
+    ) -> Flight:
+        """Send transactions; a transaction's events are built while earlier ones are on their way."""
         pending: list[asyncio.Future[Any]] = []
         try:
             for row in waiting:
                 records = await self._records(connection, row["tx"], row["checkpoints"])
                 failpoints.reach("before_send")
                 pending += await batches.send(producer, self._cluster, records)
-            async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await asyncio.gather(*pending)
-        finally:
+        except BaseException:
             for future in pending:
                 future.cancel()
+            raise
+        acks = asyncio.create_task(_all(pending))
+        acks.add_done_callback(_seen)
+        return Flight([row["tx"] for row in waiting], acks)
 
     async def _records(
         self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
@@ -161,3 +206,15 @@ class Relay:
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _all(pending: Sequence[asyncio.Future[Any]]) -> None:
+    """Wait until all is acknowledged. Raises the first error, and TimeoutError."""
+    async with asyncio.timeout(_ACK_TIMEOUT_S):
+        await asyncio.gather(*pending)
+
+
+def _seen(acks: asyncio.Future[Any]) -> None:
+    """Take an error that nobody waits for any more, since an earlier flight had failed."""
+    if not acks.cancelled():
+        acks.exception()
