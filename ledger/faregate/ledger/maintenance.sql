@@ -143,6 +143,10 @@ INSERT INTO rebuilt.allocations
 SELECT a.id, m.org_id, m.user_id, a.granted, a.granted - a.balance, a.balance - a.held, a.held
 FROM rebuilt.accounts a JOIN members m ON m.account_id = a.id;
 
+-- name: rebuilt_holds
+-- A hold on an org's member is there twice: the org's and the member's.
+SELECT count(DISTINCT hold_id) FROM rebuilt.holds;
+
 -- name: rebuild_quotas
 -- Calls are counted from the start of the running period; a change of tier begins one in the midst
 -- of a transaction, whose later calls alone are in it.

@@ -92,11 +92,12 @@ async def rebuild_and_compare(
         await connection.execute(SQL["rebuild_allocations"], timeout=PATIENCE_S)
         await connection.execute(SQL["rebuild_quotas"], timeout=PATIENCE_S)
         found, total = await _compare(connection, folding)
+        holds = await connection.fetchval(SQL["rebuilt_holds"], timeout=PATIENCE_S)
     return Comparison(
         folding.entries,
         folding.written["accounts"],
         folding.written["grants"],
-        folding.written["holds"],
+        holds,
         found,
         total,
         round(monotonic() - begun, 3),

@@ -16,7 +16,7 @@ from faregate.runtime.cli.root import PLACES, load
 from faregate.runtime.settings import load as load_settings
 from faregate.runtime.settings import without_password
 from faregate.runtime.stack import StackInfo
-from faregate.runtime.wording import counted, in_credits, meant
+from faregate.runtime.wording import counted, in_credits, meant, plain
 
 NOWHERE = "127.0.0.1:1"
 
@@ -314,6 +314,7 @@ def test_numbers_have_their_noun() -> None:
         "2 events",
         "1,234 events",
     ]
+    assert [plain(n) for n in (0, 1234, 0.00001, -1234.5)] == ["0", "1,234", "0.00001", "-1,234.5"]
     assert counted(1, "entry", "entries") == "1 entry"
     assert counted(2, "entry", "entries") == "2 entries"
     assert [in_credits(n) for n in (1_000_000, 250_000)] == ["1 credit", "0.25 credits"]

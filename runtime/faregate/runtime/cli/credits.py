@@ -26,6 +26,7 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
+from faregate.runtime.wording import plain
 
 app = new_app(
     "Grant credits and read the ledger.",
@@ -139,12 +140,8 @@ async def _balance(subject: str, at: datetime | None, *, as_json: bool) -> None:
 def _render_account(account: dict[str, Any]) -> None:
     names = ("account", "balance", "held", "available", "debt", "tier")
     shown = table(names, right=names[1:5])
-    shown.add_row(account["account"], *(_amount(account[n]) for n in names[1:5]), account["tier"])
+    shown.add_row(account["account"], *(plain(account[n]) for n in names[1:5]), account["tier"])
     out.print(shown)
-
-
-def _amount(value: float) -> str:
-    return f"{value:,}"
 
 
 @app.command(
@@ -183,11 +180,11 @@ def _render_history(subject: str, entries: list[dict[str, Any]], before: int | N
             moment(e["at"]),
             e["kind"],
             *(_change(e[name]) for name in ("amount", "held_delta", "debt_delta")),
-            _amount(e["balance"]),
+            plain(e["balance"]),
             " ".join(filter(None, (e.get("phase"), e.get("usage_id") or e.get("pipeline_id")))),
         )
     out.print(shown)
 
 
 def _change(value: float) -> str:
-    return f"{value:+,}" if value else "0"
+    return f"{'+' if value > 0 else ''}{plain(value)}"

@@ -25,6 +25,7 @@ from faregate.runtime.cli.base import (
 )
 from faregate.runtime.cli.credits import Subject
 from faregate.runtime.cli.credits_refund import app
+from faregate.runtime.wording import plain
 
 Value = dict[str, Any]
 
@@ -172,12 +173,12 @@ async def _alerts(
 
 def _render_alerts(v: Value) -> None:
     parts = [
-        f"{v['low']:,} credits" if v["low"] is not None else "",
+        f"{plain(v['low'])} credits" if v["low"] is not None else "",
         f"{v['percent']} %" if v["percent"] is not None else "",
     ]
     said = " and ".join(filter(None, parts))
     origin = f"set: {said}" if said else "as the settings say"
-    at = f"at {v['threshold']:,} credits" if v["threshold"] else "never"
+    at = f"at {plain(v['threshold'])} credits" if v["threshold"] else "never"
     raised = f"; announced since the last grant: {', '.join(v['raised'])}" if v["raised"] else ""
     out.print(f"{v['account']}: a low balance is announced {at} ({origin}){raised}.", markup=False)
 
@@ -207,4 +208,4 @@ async def _unlock(user: str, milestone: str, key: str, *, as_json: bool) -> None
 
 def _render_unlocked(v: Value) -> None:
     what = f"{counted(v['released'], 'credit')} released" if v["released"] else "nothing to release"
-    out.print(f"{v['account']}: {what}; {v['available']:,} available.", markup=False)
+    out.print(f"{v['account']}: {what}; {plain(v['available'])} available.", markup=False)

@@ -25,6 +25,7 @@ from faregate.runtime.cli.base import (
     time_argument,
 )
 from faregate.runtime.cli.credits import Subject, app
+from faregate.runtime.wording import plain
 
 
 @app.command(
@@ -84,8 +85,8 @@ def _render(value: dict[str, Any], done: Done) -> None:
         out.print(f"It was refunded before, {amount} at {moment(done.at)}: nothing was changed.")
     else:
         out.print(f"{amount} went back to {value['account']}.", markup=False)
-    debt = f" and owes {value['debt']:,}" if value["debt"] else ""
-    out.print(f"{value['account']} has {value['available']:,} available{debt}.", markup=False)
+    debt = f" and owes {plain(value['debt'])}" if value["debt"] else ""
+    out.print(f"{value['account']} has {plain(value['available'])} available{debt}.", markup=False)
 
 
 @app.command(
@@ -123,7 +124,7 @@ def _render_grants(subject: str, found: list[dict[str, Any]]) -> None:
         shown.add_row(
             str(g["number"]),
             g["kind"],
-            *(f"{g[n]:,}" for n in ("amount", "remaining", "held", "priority")),
+            *(plain(g[n]) for n in ("amount", "remaining", "held", "priority")),
             moment(g["expires_at"]) or "never",
             g["state"],
             g["source"] or "",

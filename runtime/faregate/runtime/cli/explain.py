@@ -27,6 +27,7 @@ from faregate.runtime.cli.story import tell
 from faregate.runtime.doctor import lag_by_group
 from faregate.runtime.servers import ServerMissing
 from faregate.runtime.settings import Settings
+from faregate.runtime.wording import plain
 
 app = new_app("Explain.")
 
@@ -93,7 +94,7 @@ def _render(found: dict[str, Any]) -> None:
             str(e["sequence"]),
             moment(e["at"]),
             e["kind"],
-            *(f"{e[n]:,}" for n in ("amount", "held_delta", "debt_delta", "balance")),
+            *(plain(e[n]) for n in ("amount", "held_delta", "debt_delta", "balance")),
             what,
         )
     out.print(shown)

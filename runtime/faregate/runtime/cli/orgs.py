@@ -32,6 +32,7 @@ from faregate.runtime.cli.base import (
     table,
     time_argument,
 )
+from faregate.runtime.wording import plain
 
 app = new_app(
     "Policy, members and allocations of organizations; who used what.",
@@ -80,8 +81,8 @@ async def _policy(org: str, wanted: Any, key: str, *, as_json: bool) -> None:
 
 
 def _render_policy(v: Value) -> None:
-    line = f"{v['account']}: {v['policy']}, {v['available']:,} credits available"
-    out.print(f"{line}, {v['held']:,} held, {v['debt']:,} owed.", markup=False)
+    line = f"{v['account']}: {v['policy']}, {plain(v['available'])} credits available"
+    out.print(f"{line}, {plain(v['held'])} held, {plain(v['debt'])} owed.", markup=False)
 
 
 @app.command("members", epilog=examples("faregate orgs members acme"))
@@ -103,7 +104,7 @@ def _render_members(org: str, found: list[Value]) -> None:
     numbers = ("allocated", "used", "held", "remaining")
     shown = table(("user", "role", *numbers), right=numbers)
     for m in found:
-        shown.add_row(m["user_id"], m["role"], *(f"{m[n]:,}" for n in numbers))
+        shown.add_row(m["user_id"], m["role"], *(plain(m[n]) for n in numbers))
     out.print(shown)
 
 
@@ -260,7 +261,7 @@ def _render_usage(found: Value) -> None:
     numbers = ("events", "charged", "refunded", "net")
     shown = table((*groups, *numbers), right=numbers, whole=("day",))
     for row in found["rows"]:
-        shown.add_row(*(str(row[g] or "-") for g in groups), *(f"{row[n]:,}" for n in numbers))
+        shown.add_row(*(str(row[g] or "-") for g in groups), *(plain(row[n]) for n in numbers))
     total = ["total", *[""] * (len(groups) - 1)] if groups else []
-    shown.add_row(*total, *(f"{found['total'][n]:,}" for n in numbers))
+    shown.add_row(*total, *(plain(found["total"][n]) for n in numbers))
     out.print(shown)

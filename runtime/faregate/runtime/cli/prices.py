@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +34,7 @@ from faregate.runtime.cli.base import (
 )
 from faregate.runtime.cli.prices_models import explain_model, render_models
 from faregate.runtime.computed import priced_phases
-from faregate.runtime.wording import in_credits
+from faregate.runtime.wording import in_credits, plain
 
 app = new_app(
     "Apply, show and explain the price book. Versions are never changed, only followed.",
@@ -93,31 +91,11 @@ def _document(file: Path) -> dict[str, Any]:
     try:
         parse_book(0, datetime.now(UTC), book)  # said before any server is needed
     except InvalidBook as error:
-        message = f"{file}: {error}{_nearest(book, str(error))}"
-        raise BadUsage(message, f"correct {file}; {_EXAMPLE}") from error
+        raise BadUsage(f"{file}: {error}", f"correct {file}; {_EXAMPLE}") from error
     if not (book.get("phases") or book.get("models")):
         message = f"{file} has no phases and no models: nothing would have a price"
         raise BadUsage(message, _EXAMPLE)
     return book
-
-
-def _nearest(book: dict[str, Any], text: str) -> str:
-    """Compare what is written with the words of the message, which names what may be there.
-
-    So this knows no section and no key itself: the rules of a book stay in one place. If the
-    message is about one entry, its keys are looked at, else the names of the sections.
-    """
-    if "did you mean" in text.lower():
-        return ""
-    quoted = set(re.findall(r"'([^']*)'", text))
-    words = set(re.findall(r"[a-z][a-z0-9_]*", re.sub(r"'[^']*'", "", text)))
-    tables = [t for t in book.values() if isinstance(t, dict)]
-    entries = [e for t in tables for name, e in t.items() if name in quoted and isinstance(e, dict)]
-    for place in entries or [book]:
-        for key in sorted(place.keys() - words):
-            if close := difflib.get_close_matches(key, sorted(words), 1):
-                return f"; did you mean {close[0]!r} instead of {key!r}?"
-    return ""
 
 
 _EXAMPLE = "see a whole book with: faregate prices show --json"
@@ -183,7 +161,7 @@ def _render_book(found: dict[str, Any]) -> None:
     out.print(f"Price version {found['version']} ({state}), from {start}")
     phases = table(("phase", "credits", "per"), right=("credits",))
     for name, price in sorted(found["phases"].items()):
-        phases.add_row(name, f"{price['credits']:,}", price["per"])
+        phases.add_row(name, plain(price["credits"]), price["per"])
     out.print(phases)
     pipelines = table(("pipeline", "runs"))
     for name, names in sorted(found["pipelines"].items()):

@@ -10,7 +10,7 @@ from faregate.events.amounts import MICRO, format_credits, to_credits
 from faregate.ledger.core import Book
 from faregate.ledger.core.prices import ModelPrice
 from faregate.runtime.cli.base import Refused, out, table
-from faregate.runtime.wording import in_credits, meant
+from faregate.runtime.wording import in_credits, meant, plain
 
 _APPLY = "add the price: faregate prices apply FILE"
 _FREE = "free"
@@ -109,7 +109,7 @@ def render_models(found: Mapping[str, Any]) -> None:
         renews = "" if t.get("renews", t["credits"] > 0) or not t["credits"] else " once"
         tiers.add_row(
             name,
-            f"{t['credits']:,}{renews}",
+            f"{plain(t['credits'])}{renews}",
             "" if calls is None else f"{calls:,}",
             "" if rate is None else f"{rate:g}",
         )
@@ -127,7 +127,7 @@ def _priced(model: Mapping[str, Any]) -> str:
     if "input_usd_per_1k" in model:
         usd = f"${_short(model['input_usd_per_1k'])} in, ${_short(model['output_usd_per_1k'])} out"
     if model["kind"] == "credits_per_1k":
-        return f"{model['credits']:,} credits per 1K tokens"
+        return f"{plain(model['credits'])} credits per 1K tokens"
     if model["kind"] == "tier_rate":
         return "the tier's rate"
     margin = f", margin {model['margin']}" if "margin" in model else ""

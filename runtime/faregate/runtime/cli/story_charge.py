@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from faregate.runtime.cli.base import counted, moment
+from faregate.runtime.wording import plain
 
 Value = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ def tell_charge(usage: Value) -> Iterator[str]:
         taken, left = usage["allocation"]["credits"], usage["allocation"]["left"]
         yield (
             f"  The member's allocation went down by the same {counted(taken, 'credit')}, "
-            f"to {left:,} left."
+            f"to {plain(left)} left."
         )
     refund = usage["refund"]
     if refund:
