@@ -31,9 +31,13 @@ def _moment(micros: int | None) -> datetime | None:
 
 def grants_text(grants: Sequence[Grant]) -> str:
     """Write live grants, in burn order."""
-    return _JSON.encode(
-        [(g.number, g.remaining, g.held, g.priority, _micros(g.expires_at)) for g in grants]
-    )
+    # By hand, like pins: whole numbers only, and an encoder costs several times as much.
+    return f"[{','.join([_grant_text(g) for g in grants])}]"
+
+
+def _grant_text(g: Grant) -> str:
+    expires = "null" if g.expires_at is None else _micros(g.expires_at)
+    return f"[{g.number},{g.remaining},{g.held},{g.priority},{expires}]"
 
 
 def grants_of(text: str) -> tuple[Grant, ...]:
@@ -43,6 +47,7 @@ def grants_of(text: str) -> tuple[Grant, ...]:
     return tuple([Grant(n, r, h, p, _moment(at)) for n, r, h, p, at in json.loads(text)])
 
 
+@lru_cache(4096)
 def plan_text(plan: Plan) -> str:
     """Write what of a plan is not default."""
     values: dict[str, Any] = {}
@@ -69,7 +74,7 @@ def plan_of(text: str) -> Plan:
 
 def pins_text(pins: Pins) -> str:
     """Write the parts of grants that a hold has pinned."""
-    return _JSON.encode(pins)
+    return f"[{','.join([f'[{number},{part}]' for number, part in pins])}]"
 
 
 def pins_of(text: str) -> Pins:

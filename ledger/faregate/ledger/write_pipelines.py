@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -85,6 +86,11 @@ async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipe
     )
 
 
+@lru_cache(1024)
+def _phases_text(phases: tuple[str, ...]) -> str:
+    return json.dumps(phases)
+
+
 def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...]:
     head = (
         UUID(p.key),
@@ -92,8 +98,8 @@ def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...
         ids[p.user],
         ids[p.org] if p.org else None,
         p.items,
-        json.dumps(p.phases),
-        json.dumps(p.pruned),
+        _phases_text(p.phases),
+        _phases_text(p.pruned),
     )
     h = p.hold
     if h is None:
