@@ -41,7 +41,7 @@ class Asked:
 
     def _ready(self, cmd: Deduct | Reserve, layer: str) -> list[Payer]:
         self.people.welcome(cmd.user, layer)
-        self.money.bring_up(cmd.user, cmd.org, cmd.org and self.people.account(cmd.org, cmd.user))
+        self.money.bring_up(cmd.org, cmd.user, cmd.org and self.people.account(cmd.org, cmd.user))
         return self.runs.payers(cmd.user, cmd.org)
 
     def reserve(self, cmd: Reserve) -> Answer:

@@ -7,7 +7,7 @@ from faregate.ledger.core import quotas
 from faregate.ledger.core.commands import Deduct
 from faregate.ledger.core.denials import facts
 from faregate.ledger.core.model import Outcome, Rejected
-from faregate.ledger.core.payers import Payer, candidates, covering, refusal
+from faregate.ledger.core.payers import Payer, candidates, covering, involved, refusal
 from faregate.ledger.core.posting import Work, post, spend
 from faregate.ledger.core.provisioning import welcome
 from faregate.ledger.core.renewal import refresh
@@ -20,8 +20,7 @@ def deduct(work: Work, index: int, cmd: Deduct) -> Outcome:
     Raises Rejected: `unknown_price`, `amount_out_of_range`.
     """
     welcome(work, cmd.user, "last_resort")
-    member = work.state.members.get((cmd.org, cmd.user)) if cmd.org else None
-    for subject in filter(None, (cmd.user, cmd.org, member)):
+    for subject in involved(work, cmd.user, cmd.org):
         refresh(work, subject)
     payers, price = candidates(work, cmd.user, cmd.org), _price(work, cmd)
     cost = price.cost

@@ -11,34 +11,51 @@ from datetime import datetime
 
 from faregate.ledger.core.accounts import burn
 from faregate.ledger.core.model import Hold, Pins, Pipeline, Rejected
+from faregate.ledger.core.payers import Payer
 from faregate.ledger.core.posting import Work, pay_debt, post, spend
 from faregate.ledger.core.renewal import expire
 
 
-def pin(
+def take_hold(
     work: Work,
-    subject: str,
+    payer: Payer,
     amount: int,
     *,
     hold_id: bytes,
     user: str,
     org: str | None,
     price_version: int,
-) -> Pins:
-    """Write the entry that reserves `amount` of an account; give the parts that it pins."""
-    pins = tuple(burn(work.state.accounts[subject], amount))
-    post(
-        work,
-        subject,
-        "hold",
-        held=amount,
-        grants=tuple((number, 0, part) for number, part in pins),
-        hold_id=hold_id,
-        user=user,
-        org=org,
-        price_version=price_version,
+    expires_at: datetime,
+) -> Hold:
+    """Reserve `amount` of the payer, and of the member's allocation with it; give the hold."""
+
+    def pin(subject: str) -> Pins:
+        pins = tuple(burn(work.state.accounts[subject], amount))
+        post(
+            work,
+            subject,
+            "hold",
+            held=amount,
+            grants=tuple((number, 0, part) for number, part in pins),
+            hold_id=hold_id,
+            user=user,
+            org=org,
+            price_version=price_version,
+        )
+        return pins
+
+    return Hold(
+        hold_id,
+        payer.subject,
+        amount,
+        amount,
+        price_version,
+        "live",
+        expires_at,
+        pins=pin(payer.subject),
+        member=payer.member,
+        member_pins=pin(payer.member) if payer.member else (),
     )
-    return pins
 
 
 def close_hold(work: Work, pipeline: Pipeline, reason: str) -> Pipeline:

@@ -15,6 +15,14 @@ class Payer:
     member: str | None = None
 
 
+def involved(work: Work, user: str, org: str | None) -> list[str]:
+    """List the accounts that a decision about a user, for an org or not, may rest on."""
+    if org is None:
+        return [user]
+    member = work.state.members.get((org, user))
+    return [org, user] if member is None else [org, user, member]
+
+
 def candidates(work: Work, user: str, org: str | None) -> list[Payer]:
     """Who may pay, in order (contract: Who pays).
 

@@ -8,9 +8,9 @@ from uuid import UUID, uuid5
 from faregate.ledger.core import quotas
 from faregate.ledger.core.commands import Request
 from faregate.ledger.core.denials import facts, rfc3339
-from faregate.ledger.core.holds import close_hold, close_if_due, open_hold, pin
-from faregate.ledger.core.model import Hold, Outcome, Pins, Pipeline, Rejected
-from faregate.ledger.core.payers import Payer, candidates, covering, refusal
+from faregate.ledger.core.holds import close_hold, close_if_due, open_hold, take_hold
+from faregate.ledger.core.model import Outcome, Pipeline, Rejected
+from faregate.ledger.core.payers import candidates, covering, involved, refusal
 from faregate.ledger.core.posting import Work
 from faregate.ledger.core.prices import Book
 from faregate.ledger.core.provisioning import welcome
@@ -31,17 +31,9 @@ def request(work: Work, index: int, cmd: Request) -> Outcome:
         return _initiated(work, index, cmd, known)
     if known:
         close_hold(work, known, "restarted")
-    for subject in _involved(work, cmd):
+    for subject in involved(work, cmd.user, cmd.org):
         refresh(work, subject)
     return _decide_afresh(work, index, cmd)
-
-
-def _involved(work: Work, cmd: Request) -> list[str]:
-    """List the accounts that the decision may rest on."""
-    if cmd.org is None:
-        return [cmd.user]
-    member = work.state.members.get((cmd.org, cmd.user))
-    return [cmd.org, cmd.user] if member is None else [cmd.org, cmd.user, member]
 
 
 def _same_owner(known: Pipeline, cmd: Request) -> None:
@@ -93,7 +85,16 @@ def _reserve(
         if payer is None:
             reason = refusal(work, payers, required)
             return _denied(work, index, cmd, reason, to_run, required, pruned)
-        hold = _hold(work, cmd, book, payer, required)
+        hold = take_hold(
+            work,
+            payer,
+            required,
+            hold_id=uuid5(UUID(bytes=cmd.identity.event_key), "hold").bytes,
+            user=cmd.user,
+            org=cmd.org,
+            price_version=book.version,
+            expires_at=work.now + work.state.rules.hold_ttl,
+        )
     pipeline = Pipeline(
         cmd.pipeline_key,
         cmd.user,
@@ -106,36 +107,6 @@ def _reserve(
     )
     calls = quotas.count(work, cmd.user) if counts else 0
     return _initiated(work, index, cmd, work.put(pipeline), book, payers[0].subject, calls)
-
-
-def _hold(work: Work, cmd: Request, book: Book, payer: Payer, required: int) -> Hold:
-    hold_id = uuid5(UUID(bytes=cmd.identity.event_key), "hold").bytes
-
-    def pinned(subject: str) -> Pins:
-        return pin(
-            work,
-            subject,
-            required,
-            hold_id=hold_id,
-            user=cmd.user,
-            org=cmd.org,
-            price_version=book.version,
-        )
-
-    pins = pinned(payer.subject)
-    member_pins = pinned(payer.member) if payer.member else ()
-    return Hold(
-        hold_id,
-        payer.subject,
-        required,
-        required,
-        book.version,
-        "live",
-        work.now + work.state.rules.hold_ttl,
-        pins=pins,
-        member=payer.member,
-        member_pins=member_pins,
-    )
 
 
 def _initiated(

@@ -13,9 +13,9 @@ from faregate.events.amounts import LIMIT_MICRO
 from faregate.ledger.core import quotas
 from faregate.ledger.core.commands import Release, Reserve, Settle, Usage
 from faregate.ledger.core.denials import facts, rfc3339
-from faregate.ledger.core.holds import close_hold, close_if_due, owned_pipeline, pin
+from faregate.ledger.core.holds import close_hold, close_if_due, owned_pipeline, take_hold
 from faregate.ledger.core.model import Hold, Outcome, Pipeline, Rejected
-from faregate.ledger.core.payers import Payer, candidates, covering, refusal
+from faregate.ledger.core.payers import Payer, candidates, covering, involved, refusal
 from faregate.ledger.core.posting import Work
 from faregate.ledger.core.prices import Book
 from faregate.ledger.core.provisioning import welcome
@@ -31,8 +31,7 @@ def reserve(work: Work, index: int, cmd: Reserve) -> Outcome:
     if cmd.pipeline_key in work.state.pipelines:
         raise Rejected("hold_conflict", "this hold exists already")
     welcome(work, cmd.user, "lazy")
-    member = work.state.members.get((cmd.org, cmd.user)) if cmd.org else None
-    for subject in filter(None, (cmd.user, cmd.org, member)):
+    for subject in involved(work, cmd.user, cmd.org):
         refresh(work, subject)
     book, payers = work.state.books.in_force(work.now), candidates(work, cmd.user, cmd.org)
     price = _estimate(work, cmd, book)
@@ -64,30 +63,15 @@ def _estimate(work: Work, cmd: Reserve, book: Book | None) -> Price:
 
 
 def _hold(work: Work, cmd: Reserve, book: Book, payer: Payer, amount: int) -> Hold:
-    pins = [
-        pin(
-            work,
-            subject,
-            amount,
-            hold_id=cmd.pipeline_key,
-            user=cmd.user,
-            org=cmd.org,
-            price_version=book.version,
-        )
-        for subject in filter(None, (payer.subject, payer.member))
-    ]
-    until = work.now + (cmd.ttl or work.state.rules.hold_ttl)
-    return Hold(
-        cmd.pipeline_key,
-        payer.subject,
+    return take_hold(
+        work,
+        payer,
         amount,
-        amount,
-        book.version,
-        "live",
-        until,
-        pins=pins[0],
-        member=payer.member,
-        member_pins=pins[1] if payer.member else (),
+        hold_id=cmd.pipeline_key,
+        user=cmd.user,
+        org=cmd.org,
+        price_version=book.version,
+        expires_at=work.now + (cmd.ttl or work.state.rules.hold_ttl),
     )
 
 
