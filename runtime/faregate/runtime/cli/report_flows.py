@@ -59,8 +59,9 @@ def play(options: Options, *, as_json_: bool) -> None:
     """Play the flows, write the files, say how it went."""
     names = flows_named(options.flows)
     _require_sense(options)
-    # What the client logs while a broker is away; a report says what matters itself.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # What the clients log while a server is away; a report says what matters itself.
+    for name in ("aiokafka", "asyncpg"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # As Ctrl-C: everything is cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with _target(options) as target:
@@ -145,37 +146,47 @@ def _progress(flow: FlowResult, step: StepResult) -> None:
 
 
 def _render(report: Report, files: dict[str, str]) -> None:
-    shown = table(
-        ("flow", "status", "account", "before", "after", "ledger"),
-        right=("before", "after", "ledger"),
-    )
-    for flow in report.flows:
-        first = (Text(flow.name), Text(WORDS[flow.status], style=_STYLES[flow.status]))
-        for label, amounts in _balances(flow).items():
-            shown.add_row(*first, Text(label), *map(credits_of, amounts))
-            first = (Text(""), Text(""))
-        if first[0].plain:
-            shown.add_row(*first, "", "", "", "")
-    out.print(shown)
-    timed = table(("timing", "limit ms", "within", "median ms", "95 % ms", "kept"),
-                  right=("limit ms", "within", "median ms", "95 % ms"))  # fmt: skip
-    for row in report.timings:
-        if row.n:
-            within, taken = f"{row.within}/{row.n}", (f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}")
-            timed.add_row(row.name, f"{row.limit_ms:g}", within, *taken, kept(row))
-    out.print()
-    out.print(timed)
+    _render_flows(report)
+    if any(row.n for row in report.timings):
+        _render_timings(report)
     out.print(f"\n{headline(report)}", style=_STYLES[report.status], markup=False)
-    wrong = [files[ERRORS]] if not report.ok else []
+    wrong = [] if report.ok else [files[ERRORS]]
     for place in (files[PAGE], *wrong):
         out.print(f"  {place}", markup=False)
 
 
+def _render_flows(report: Report) -> None:
+    amounts = ("before", "after", "ledger")
+    shown = table(("flow", "status", "account", *amounts), right=amounts)
+    for flow in report.flows:
+        first = (Text(flow.name), Text(WORDS[flow.status], style=_STYLES[flow.status]))
+        for label, found in _balances(flow).items() or (("", ()),):
+            shown.add_row(*first, Text(label), *map(credits_of, found))
+            first = (Text(""), Text(""))
+    out.print(shown)
+
+
+def _render_timings(report: Report) -> None:
+    numbers = ("limit ms", "within", "median ms", "95 % ms")
+    shown = table(("timing", *numbers, "kept"), right=numbers)
+    for row in report.timings:
+        if row.n:
+            within, taken = f"{row.within}/{row.n}", (f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}")
+            shown.add_row(row.name, f"{row.limit_ms:g}", within, *taken, kept(row))
+    out.print()
+    out.print(shown)
+
+
 def _balances(flow: FlowResult) -> dict[str, tuple[float | None, ...]]:
-    """Give each account of a flow: before its first step, after its last one."""
+    """Give each account of a flow: before its first step, after its last one.
+
+    Where steps share nothing each has accounts of its own.
+    """
     found: dict[str, tuple[float | None, ...]] = {}
+    alone = FLOWS[flow.name].independent
     for step in flow.steps:
         for one in step.balances:
-            before = found[one.account][0] if one.account in found else one.before
-            found[one.account] = (before, one.after, one.ledger)
+            label = f"{step.name}: {one.account}" if alone else one.account
+            before = found[label][0] if label in found else one.before
+            found[label] = (before, one.after, one.ledger)
     return found

@@ -18,7 +18,7 @@ import httpx
 from faregate.runtime.flows.records import Call
 
 TIMEOUT_S = 60.0
-CONNECTIONS = 50
+CONNECTIONS = 20
 _SECRETS = frozenset({"password", "api_key", "access_token"})
 _MASK = "***"
 _MOST_TEXT = 2_000

@@ -26,7 +26,7 @@ class Edges(Asking):
     independent = True
 
     async def _org(self, credits_: float) -> tuple[Person, str]:
-        boss = await self.world.person("the boss")
+        boss = await self.world.person("boss")
         made = self.answered(await boss.post("/api/v1/org", {"name": "Edge"}), 201)
         org_id = str(made["org_id"])
         target = {"subject_type": "org", "subject_id": org_id, "balance": credits_}

@@ -93,8 +93,6 @@ class Flow:
         if self.world.books is not None:
             self._began = await self.world.books.now()
         for name, made in self.steps().items():
-            if self.independent:
-                self._watched.clear()
             went_through = await self._play(name, made, stopped)
             if made.needed and not went_through and stopped is None:
                 stopped = made.title
@@ -103,6 +101,8 @@ class Flow:
 
     async def _play(self, name: str, made: Step, stopped: str | None) -> bool:
         """Play one step; say whether it came to its end."""
+        if self.independent:
+            self._watched.clear()
         self.now = StepResult(name, made.title, datetime.now(UTC))
         self.result.steps.append(self.now)
         self.world.client.calls = self.now.calls

@@ -32,7 +32,7 @@ class Organization(Asking):
 
     @step("It is made, and buys 10,000 credits", needed=True)
     async def _made(self) -> None:
-        self.boss = await self.world.person("the boss")
+        self.boss = await self.world.person("boss")
         made = self.answered(await self.boss.post("/api/v1/org", {"name": "Acme"}), 201)
         self.org_id = made["org_id"]
         self.same("who made it is its admin", made["role"], "admin", made)
@@ -57,9 +57,9 @@ class Organization(Asking):
         self.same("cleo, who is not known yet", done["status"], "invited", done)
         self.cleo = await self.world.person("cleo", email=email)
         org = self.answered(await self.boss.get(f"/api/v1/org/{self.org_id}"))
-        people = {self.boss: "admin", self.bob: "member", self.cleo: "member"}
+        roles = ((self.boss, "admin"), (self.bob, "member"), (self.cleo, "member"))
         members = {one["user_id"]: one["role"] for one in org["members"]}
-        self.same("its members", members, {p.user_id: r for p, r in people.items()}, org)
+        self.same("its members", members, {p.user_id: role for p, role in roles}, org)
 
     @step("2,500 credits are allocated to a member", needed=True)
     async def _allocated(self) -> None:

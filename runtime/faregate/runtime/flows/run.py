@@ -10,7 +10,7 @@ from time import perf_counter
 from faregate.runtime.flows.admin import Admin
 from faregate.runtime.flows.books import Books, opened
 from faregate.runtime.flows.byok import Byok
-from faregate.runtime.flows.client import Aborted, Client, Person, connect, said
+from faregate.runtime.flows.client import Aborted, Client, Person, Reply, connect, said
 from faregate.runtime.flows.edges import Edges
 from faregate.runtime.flows.flow import Flow
 from faregate.runtime.flows.individual import Individual
@@ -27,7 +27,7 @@ FLOWS: dict[str, type[Flow]] = {
 """Every flow by name, in the order they are played."""
 
 OnStep = Callable[[FlowResult, StepResult], None]
-_OK = 200
+_OK, _FAULT = 200, 500
 
 
 class NoAdmin(Exception):
@@ -94,6 +94,7 @@ async def _admin(client: Client, target: Target) -> Person | None:
         if target.login is not None:
             body = {"username": target.login.email, "password": target.login.password}
             answer = await client.call("POST", "/api/auth/login", body)
+            _require_able(answer)
             if answer.status != _OK:
                 raise NoAdmin(f"{target.login.email} cannot sign in: {said(answer)}")
             token = str(answer["access_token"])
@@ -103,6 +104,15 @@ async def _admin(client: Client, target: Target) -> Person | None:
         allowed = await admin.get("/v1/admin/tiers")
     except Aborted as error:
         raise NoAdmin(f"the gateway did not say who the admin is: {error.came}") from error
+    _require_able(allowed)
     if allowed.status != _OK:
         raise NoAdmin(f"who was given is no platform admin: {said(allowed)}")
     return admin
+
+
+def _require_able(reply: Reply) -> None:
+    """Raise ServerMissing for a gateway that cannot decide anything now."""
+    if reply.status >= _FAULT:
+        raise ServerMissing(
+            f"the gateway answers {said(reply)}", "see its /ready, and its log, for what is away"
+        )

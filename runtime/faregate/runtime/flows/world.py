@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from secrets import token_hex, token_urlsafe
 from typing import Protocol
@@ -47,9 +46,6 @@ class World:
     has_upstream: bool | None = None
     """Whether the gateway has an upstream for LLM calls; None: nobody has tried."""
     password: str = field(default_factory=lambda: token_urlsafe(16), repr=False)
-    make_email: Callable[[str], str] = field(
-        default=lambda name: f"report-{name}-{token_hex(5)}@example.com"
-    )
 
     @property
     def admin(self) -> Person:
@@ -57,6 +53,10 @@ class World:
         if self.admin_or_none is None:
             raise NotHere(NO_ADMIN)
         return self.admin_or_none
+
+    def make_email(self, name: str) -> str:
+        """Give an address that nobody has."""
+        return f"report-{name}-{token_hex(5)}@example.com"
 
     async def person(
         self, name: str, *, email: str | None = None, timed: str | None = None
