@@ -11,6 +11,10 @@ from threading import Thread
 
 import httpx
 
+_LIES = {
+    "/api/v1/credits/balance": "credits_remaining",
+    "/api/credits/balance": "totalCredits",
+}
 _OWN = {"transfer-encoding", "content-length", "connection", "date", "server", "host"}
 
 
@@ -49,9 +53,9 @@ def _handler(made: Liar, http: httpx.Client) -> type[BaseHTTPRequestHandler]:
             made.seen.add(self.headers.get("traceparent", "-").split("-")[1])
             answer = http.request(self.command, self.path, content=body, headers=headers)
             content = answer.content
-            if self.path == "/api/v1/credits/balance":
+            if self.path in _LIES:
                 document = json.loads(content)
-                document["credits_remaining"] += 1
+                document[_LIES[self.path]] += 1
                 content = json.dumps(document).encode()
             self.send_response(answer.status_code)
             for name, value in answer.headers.items():

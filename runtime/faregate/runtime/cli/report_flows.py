@@ -62,8 +62,6 @@ def play(options: Options, *, as_json_: bool) -> None:
     # What the clients log while a server is away; a report says what matters itself.
     for name in ("aiokafka", "asyncpg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # As Ctrl-C: everything is cleaned up on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with _target(options) as target:
         try:
             report = asyncio.run(run(target, names, _progress))
@@ -105,6 +103,8 @@ def _target(options: Options) -> Iterator[Target]:
     if options.url is not None:
         yield _named(options, options.url.rstrip("/"))
         return
+    # As Ctrl-C: everything is cleaned up on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     outside = None
     if options.upstream:
         outside = Upstream(options.upstream, os.environ.get(UPSTREAM_KEY))

@@ -27,7 +27,7 @@ import httpx
 from faregate.ledger.database import TRANSIENT
 from faregate.runtime.flows.books import Books
 from faregate.runtime.flows.client import Aborted, NotHere, Person, Reply, said
-from faregate.runtime.flows.records import Balance, Check, FlowResult, StepResult, Where
+from faregate.runtime.flows.records import Balance, Call, Check, FlowResult, StepResult, Where
 from faregate.runtime.flows.world import NO_LEDGER, World
 
 _PATIENCE_S = 20.0
@@ -142,22 +142,25 @@ class Flow:
             return None
 
     async def _compare(self) -> None:
-        """Read what is watched once more; HTTP and the ledger must say the same."""
+        """Read what is watched once more; HTTP must say what the ledger says."""
         books = self.world.books
         if self._watched and books is None:
             self.note(NO_LEDGER)
         for balance in self.now.balances:
-            watched = self._watched[balance.account]
+            label, watched = balance.account, self._watched[balance.account]
             balance.after = await watched.http()
+            call = self.now.calls[-1]
             if books is None:
                 continue
             balance.ledger = await watched.ledger(books)
-            what = f"{balance.account}: the ledger's balance"
-            self.same(what, balance.ledger, balance.after, where="ledger")
+            self._agrees(f"{label}: the ledger's balance", balance.ledger, balance.after, call)
             if watched.summed is not None:
                 total = await watched.summed(books)
-                what = f"{balance.account}: the sum of the ledger's entries"
-                self.same(what, total, balance.after, where="ledger")
+                self._agrees(f"{label}: the ledger's entries, summed", total, balance.after, call)
+
+    def _agrees(self, what: str, expected: float, came: float, call: Call) -> None:
+        ok = _are_same(came, expected)
+        self._claim(f"{what}, is shown", expected, came, ok=ok, where="ledger", call=call)
 
     @step("The ledger proves itself, and everything was announced")
     async def proof(self) -> None:
@@ -188,11 +191,7 @@ class Flow:
         self, what: str, came: Any, expected: Any, reply: Reply | None = None, where: Where = "http"
     ) -> bool:
         """Claim that two values are the same; amounts to the micro-credit."""
-        if isinstance(came, float) or isinstance(expected, float):
-            numbers = isinstance(came, int | float) and isinstance(expected, int | float)
-            ok = numbers and round(came - expected, _MICRO) == 0
-        else:
-            ok = came == expected
+        ok = _are_same(came, expected)
         self._claim(what, expected, came, ok=ok, where=where, call=reply.call if reply else None)
         return ok
 
@@ -217,7 +216,7 @@ class Flow:
 
     def _claim(
         self, what: str, expected: Any, came: Any, *, ok: bool, where: Where = "http",
-        call: Any = None,
+        call: Call | None = None,
     ) -> None:  # fmt: skip
         self.now.checks.append(Check(what, expected, came, ok, where, call))
 
@@ -265,3 +264,11 @@ class Flow:
     async def _begin(self, label: str, watched: Watched) -> None:
         self._watched[label] = watched
         self.now.balances.append(Balance(label, await self._read(watched)))
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Compare values; amounts to the micro-credit."""
+    if isinstance(one, float) or isinstance(other, float):
+        numbers = isinstance(one, int | float) and isinstance(other, int | float)
+        return numbers and round(one - other, _MICRO) == 0
+    return bool(one == other)

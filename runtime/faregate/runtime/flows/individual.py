@@ -82,6 +82,13 @@ class Individual(Asking):
         left = held["credits_remaining"] - price
         self.same("it leaves", done["balance"], left, done)
         await self._is_counted(before["api_calls_used"] + 1)
+        history = self.answered(await self.ada.get("/api/v1/usage/history"))
+        periods = [period["api_calls_used"] for period in history["periods"]]
+        self.same("calls by period", periods, [before["api_calls_used"] + 1], history)
+        listed = self.answered(await self.ada.get("/api/v1/credits/transactions?limit=1"))
+        newest = [(t["id"], t["reference"], t["balance_after"]) for t in listed["transactions"]]
+        expected = [(done["entry_id"], f"report {self.name}", left)]
+        self.same("the newest transaction: id, reference, balance", newest, expected, listed)
         if (books := self.world.books) is not None:
             (found,) = (await books.usage(self.ada.subject))[:1]
             self.same("the ledger's entry", found["id"], done["entry_id"], where="ledger")
