@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from faregate.runtime.cli import run_cli
 from faregate.runtime.flows.client import Client, NotHere, masked, route_of
 from faregate.runtime.flows.flow import Flow, step
 from faregate.runtime.flows.records import Call, FlowResult, Report, StepResult
+from faregate.runtime.flows.text import headline
 from faregate.runtime.flows.timings import DEDUCT, REGISTRATION, SIGN_IN, percentile, timings
 from faregate.runtime.flows.world import World
 from faregate.runtime.flows.writing import ERRORS, PAGE, SUMMARY, TEXT, write
@@ -66,6 +68,12 @@ def test_secrets_are_masked_however_deep_they_are() -> None:
         "password": "***",
         "keys": [{"api_key": "***", "id": 1}],
         "access_token": None,
+    }
+
+
+def test_what_is_known_to_be_secret_is_masked_wherever_it_stands() -> None:
+    assert masked({"detail": ["the key sk-1 is bad"]}, {"sk-1"}) == {
+        "detail": ["the key *** is bad"]
     }
 
 
@@ -176,12 +184,39 @@ def test_what_came_from_outside_is_escaped_and_secrets_are_nowhere(
     assert "<script" not in texts[PAGE]
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in texts[PAGE]
     assert all("hush" not in text for text in texts.values())
+    assert unclosed(texts[PAGE]) == []
     summary = json.loads(texts[SUMMARY])
     (error, *_) = [e for e in summary["errors"] if e["step"] == "wrong"]
     assert (error["expected"], error["came"]) == (1, EVIL)
     assert error["call"]["sent"] == {"password": "***", "n": EVIL}
     assert f"correlation id: {error['call']['correlation_id']}" in texts[ERRORS]
     assert summary["counts"] == {"passed": 1, "failed": 2, "partial": 1, "not_run": 2}
+
+
+def unclosed(page: str) -> list[str]:
+    """List the tags of a page that are opened and not closed, or closed and not opened."""
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            if tag != "meta":
+                found.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if found and found[-1] == tag:
+                found.pop()
+            else:
+                found.append(f"/{tag}")
+
+    Reader().feed(page)
+    return found
+
+
+def test_a_slow_gateway_is_named_in_the_headline() -> None:
+    made = [StepResult("s", "", datetime.now(UTC))]
+    report = Report("", "", datetime.now(UTC), ledger=True, flows=[FlowResult("f", "", made)])
+    report.timings = timings([call(51, DEDUCT)])
+    assert headline(report) == "passed: 1 passed, 0.0 s; slower than they should be: deduct"
 
 
 @pytest.mark.parametrize(

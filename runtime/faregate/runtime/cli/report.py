@@ -90,29 +90,23 @@ def report(
     makes, checks each step on HTTP and in the ledger, and writes report.txt, report.html,
     summary.json and errors.log. Exit code 1: a step failed.
     """
-    options = (folder, admin_email, admin_password_stdin or None, database, upstream)
-    if not flows and url is None:
-        if any(option is not None for option in options):
-            raise BadUsage("these options are for flows: say which, or all")
+    options = (admin_email, admin_password_stdin, database, upstream)
+    if flows or url is not None:
+        _play(flows or (), url, folder or Path(FOLDER), *options, as_json=as_json)
+    elif folder is not None or any(options):
+        raise BadUsage("these options are for flows: say which, or all")
+    else:
         run_async(_report(as_json=as_json))
-        return
+
+
+def _play(*options: Any, as_json: bool) -> None:
+    """Play flows: that takes more packages than the command line has by itself."""
     try:
         from faregate.runtime.cli import report_flows
     except ImportError as error:
         message = f"the gateway's packages are not installed ({error.name})"
         raise Refused("not_installed", message, "pip install 'faregate[gateway,stack]'") from error
-    report_flows.play(
-        report_flows.Options(
-            flows or (),
-            url,
-            folder or Path(FOLDER),
-            admin_email,
-            admin_password_stdin,
-            database,
-            upstream,
-        ),
-        as_json_=as_json,
-    )
+    report_flows.play(report_flows.Options(*options), as_json_=as_json)
 
 
 async def _report(*, as_json: bool) -> None:

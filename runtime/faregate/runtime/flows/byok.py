@@ -43,6 +43,7 @@ class Byok(Asking):
     @step("A key is stored, and never shown again", needed=True)
     async def _stored(self) -> None:
         provider, key = self.own_key()
+        self.world.client.secrets.add(key)
         body = {"provider": provider, "api_key": key}
         done = self.answered(await self.dora.post(KEYS, body), 201)
         listed = self.answered(await self.dora.get(KEYS))
@@ -69,8 +70,9 @@ class Byok(Asking):
         books, (_, key) = self.books(), self.own_key()
         rows = await books.stored_keys(self.dora.subject)
         self.same("keys in the database", len(rows), 1, where="ledger")
-        readable = [f for f in (key, key.encode().hex(), key[8:24]) if any(f in r for r in rows)]
-        self.same("what of the key can be read in its row", readable, [], where="ledger")
+        forms = {"whole": key, "in hex": key.encode().hex(), "in part": key[8:24]}
+        readable = [name for name, form in forms.items() if any(form in row for row in rows)]
+        self.same("the key can be read in its row", readable, [], where="ledger")
         if self.world.own is not None:
             self.same("it is in the gateway's log", key in self.world.own.log(), expected=False)
 
@@ -78,6 +80,7 @@ class Byok(Asking):
     async def _refused_key(self) -> None:
         provider, _ = self.own_key()
         bad = f"sk-refused-{token_hex(16)}"
+        self.world.client.secrets.add(bad)
         stored = await self.dora.post(KEYS, {"provider": provider, "api_key": bad})
         if stored.status == _UNAUTHORIZED:  # keys are checked when they are set
             self.refused(stored, 401, "byok_key_invalid")

@@ -7,7 +7,7 @@ change something as `Idempotency-Key`: so it is in the ledger's references as we
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from secrets import token_hex
 from time import perf_counter
@@ -80,6 +80,8 @@ class Client:
 
     http: httpx.AsyncClient
     calls: list[Call] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set, repr=False)
+    """What is masked wherever it is found, besides fields that are secret by their name."""
 
     async def call(
         self,
@@ -92,7 +94,7 @@ class Client:
         timed: str | None = None,
     ) -> Reply:
         """Call it. Raises Aborted when no answer comes."""
-        call = Call(method, path, masked(body), token_hex(16), timed)
+        call = Call(method, path, masked(body, self.secrets), token_hex(16), timed)
         self.calls.append(call)
         sent = {"traceparent": f"00-{call.correlation_id}-{token_hex(8)}-01"}
         if token is not None:
@@ -110,7 +112,8 @@ class Client:
             call.ms = (perf_counter() - began) * 1000
         call.status = answer.status_code
         value = _json(answer)
-        call.answer = masked(value) if value is not None else answer.text[:_MOST_TEXT]
+        shown = answer.text[:_MOST_TEXT] if value is None else value
+        call.answer = masked(shown, self.secrets)
         return Reply(call, answer.status_code, value, answer.headers)
 
 
@@ -150,12 +153,15 @@ class Person:
         return await self.client.call("DELETE", path, token=self.token, **more)
 
 
-def masked(value: Any) -> Any:
-    """Give a copy of JSON without secrets."""
+def masked(value: Any, secrets: Collection[str] = ()) -> Any:
+    """Give a copy of JSON without secrets: fields that are by their name, and those given."""
     if isinstance(value, dict):
-        return {k: _MASK if k in _SECRETS and v else masked(v) for k, v in value.items()}
+        return {k: _MASK if k in _SECRETS and v else masked(v, secrets) for k, v in value.items()}
     if isinstance(value, list):
-        return [masked(one) for one in value]
+        return [masked(one, secrets) for one in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _MASK)
     return value
 
 

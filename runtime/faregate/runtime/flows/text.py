@@ -84,7 +84,9 @@ def value_of(value: Any) -> str:
 def headline(report: Report) -> str:
     """Say in one line how it went."""
     counts = ", ".join(f"{n} {WORDS[s].lower()}" for s, n in report.counts.items() if n)
-    return f"{WORDS[report.status]}: {counts}, {report.seconds:.1f} s"
+    missed = " and ".join(row.name for row in report.timings if row.ok is False)
+    slow = f"; slower than they should be: {missed}" if missed else ""
+    return f"{WORDS[report.status]}: {counts}, {report.seconds:.1f} s{slow}"
 
 
 def kept(timing: Timing) -> str:
