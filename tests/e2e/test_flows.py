@@ -18,13 +18,15 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.e2e.liar import Liar, liar
+from tests.helpers.kafka import read_all
 from tests.helpers.litellm import LiteLLM, litellm
 from tests.helpers.machine import Machine, new_machine
 
-from faregate.runtime.flows.place import installation
+from faregate.events import decode
+from faregate.runtime.flows.place import Installation, installation
 from faregate.runtime.flows.records import Report, StepResult
-from faregate.runtime.flows.run import FLOWS, run
-from faregate.runtime.flows.target import Target
+from faregate.runtime.flows.run import FLOWS, NoAdmin, run
+from faregate.runtime.flows.target import Login, Target
 from faregate.runtime.flows.timings import SAMPLES
 from faregate.runtime.flows.upstream import Upstream
 from faregate.runtime.flows.writing import ERRORS, PAGE, SUMMARY, TEXT, write
@@ -99,6 +101,8 @@ async def test_every_flow_holds_on_http_and_in_the_ledger(
     owner = await asyncpg.connect(target.database)
     try:
         await the_ledger_says_the_same(owner)
+        assert isinstance(target.own, Installation)
+        await kafka_has_heard_of_all(owner, target.own.info.kafka)
     finally:
         await owner.close()
     the_files_are_whole(report, tmp_path)
@@ -133,6 +137,21 @@ async def the_ledger_says_the_same(owner: asyncpg.Connection) -> None:
     assert await owner.fetchval("SELECT count(*) FROM outbox") == 0
     quotas = await owner.fetch("SELECT metadata FROM audit WHERE action = 'set_quota' ORDER BY id")
     assert len(quotas) == 2, "lowered for the 429, and put back"
+
+
+async def kafka_has_heard_of_all(owner: asyncpg.Connection, kafka: str) -> None:
+    """Compare what was announced with what was charged, entry by entry."""
+    charged = await owner.fetch("""
+        SELECT s.subject, e.sequence, e.amount FROM entries e JOIN subjects s USING (account_id)
+        WHERE e.kind = 'usage' AND s.subject NOT LIKE 'member:%'""")
+    events = [decode(r.value, r.headers) for r in await read_all(kafka, ["credits.ledger"])]
+    announced = {
+        (e.data["account"], e.data["sequence"], round(e.data["amount"] * MICRO))
+        for e in events
+        if e.type == "CreditsDeductedV1"
+    }
+    assert announced == {tuple(row) for row in charged}
+    assert len(announced) > 700
 
 
 async def usage(owner: asyncpg.Connection, where: str) -> list[tuple[str, float]]:
@@ -209,6 +228,17 @@ def it_is_told_whole(error: dict[str, Any], folder: Path, between: Liar) -> None
     page = (folder / PAGE).read_text()
     assert call["correlation_id"] in page
     assert '<span class="mark failed">FAILED</span>' in page
+
+
+async def test_who_is_no_admin_is_told_so(target: Target) -> None:
+    assert target.login
+    wrong = Login(target.login.email, "wrong password")
+    for target_, said in (
+        (Target(target.url, token="nonsense"), "401 unauthenticated"),
+        (Target(target.url, login=wrong), "401 sign_in_failed"),
+    ):
+        with pytest.raises(NoAdmin, match=said):
+            await run(target_, ["admin"])
 
 
 def test_a_gateway_whose_database_is_away_is_a_missing_server(

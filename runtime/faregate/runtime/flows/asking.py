@@ -17,6 +17,7 @@ CHECK = "/api/credits/check"
 HELLO = [{"role": "user", "content": "Say hello."}]
 _AWAY = frozenset({"llm_not_configured", "upstream_error", "upstream_timeout", "rate_limited"})
 NO_UPSTREAM = "the gateway has no upstream that answers: the call was a deduction of its tokens"
+NO_USAGE = "the upstream reports no usage: what was charged is not compared with the prices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class Spent:
     reply: Reply
     credits: float
     remaining: float | None
-    input_tokens: int
-    output_tokens: int
+    tokens: tuple[int, int] | None
+    """Input and output, as reported; None: the upstream reports none."""
 
 
 class Asking(Flow):
@@ -65,17 +66,27 @@ class Asking(Flow):
     async def spend(self, person: Person) -> Spent:
         """Make a call that must be let in, and say what it costs by the prices in force."""
         reply = self.answered(await self.ask(person))
-        if self.world.has_upstream:
-            usage = reply["usage"]
-            tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
-            charged = reply.number("x-credits-charged")
-            remaining = reply.number("x-credits-remaining")
-        else:
+        if not self.world.has_upstream:
             self.note(NO_UPSTREAM)
-            tokens, charged, remaining = (TOKENS, 0), reply["credits"], None
+            cost = await self._is_charged(person, reply, reply["credits"], (TOKENS, 0))
+            return Spent(reply, cost, None, (TOKENS, 0))
+        charged, remaining = (
+            reply.number(f"x-credits-{name}") for name in ("charged", "remaining")
+        )
+        usage = reply.json.get("usage") if isinstance(reply.json, dict) else None
+        if not usage:
+            self.note(NO_USAGE)
+            return Spent(reply, charged or 0, remaining, None)
+        tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        cost = await self._is_charged(person, reply, charged, tokens)
+        return Spent(reply, cost, remaining, tokens)
+
+    async def _is_charged(
+        self, person: Person, reply: Reply, charged: float | None, tokens: tuple[int, int]
+    ) -> float:
         cost = await self.price(person, *tokens)
         self.same(f"the call of {sum(tokens)} tokens is charged", charged, cost, reply)
-        return Spent(reply, cost, remaining, *tokens)
+        return cost
 
     async def price(self, person: Person, input_tokens: int, output_tokens: int) -> float:
         """Give what a call costs by the prices in force."""

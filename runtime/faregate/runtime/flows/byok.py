@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import Any
 
 from faregate.runtime.flows import timings
-from faregate.runtime.flows.asking import NO_UPSTREAM, Asking
+from faregate.runtime.flows.asking import Asking
 from faregate.runtime.flows.client import NotHere, Person, Reply
 from faregate.runtime.flows.flow import step
 
@@ -116,6 +116,3 @@ class Byok(Asking):
 
     def _missing(self, reply: Reply) -> None:
         self.refused(reply, 400, "byok_key_missing")
-
-
-__all__ = ["NO_UPSTREAM", "Byok"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable
 
 from faregate.runtime.flows.asking import CHECK, DEDUCT, Asking
 from faregate.runtime.flows.client import CONNECTIONS, Aborted, NotHere, Person, Reply, said
@@ -73,7 +73,7 @@ class Edges(Asking):
         grant = {"userId": ada.user_id, "credits": 100}
         self.answered(await self.world.admin.post("/api/credits/allocate", grant), 201)
         await self.watch_user(ada)
-        made = await _together(self.deduct(ada, 1) for _ in range(TRIAL_CALLS + 1))
+        made = await _together(TRIAL_CALLS + 1, lambda: self.deduct(ada, 1))
         statuses = Counter(reply.status for reply in made)
         self.same("of 701 calls at once", dict(statuses), {200: TRIAL_CALLS, 429: 1}, made[-1])
         refused = await self.deduct(ada, 1)
@@ -107,14 +107,14 @@ class Edges(Asking):
     @step("Ten times 100 at once on 1,000 credits leave exactly 0")
     async def _at_once(self) -> None:
         ada = await self.rich("ada", 1_000)
-        made = await _together(ada.post(DEDUCT, {"credits": 100}) for _ in range(10))
+        made = await _together(10, lambda: ada.post(DEDUCT, {"credits": 100}))
         refused = [said(reply) for reply in made if reply.status != _OK]
         self.same("refused of the ten", refused, [])
         left = sorted(reply["balance"] for reply in made if reply.status == _OK)
         self.same("each saw another balance", left, list(range(0, 1_000, 100)))
         found = self.answered(await ada.get("/api/v1/credits/balance"))
         self.same("the balance", found["credits_remaining"], 0, found)
-        more = await _together(ada.post(DEDUCT, {"credits": 100}) for _ in range(5))
+        more = await _together(5, lambda: ada.post(DEDUCT, {"credits": 100}))
         for reply in more:
             self.refused(reply, 402, "insufficient_credits")
         if (books := self.world.books) is not None:
@@ -161,12 +161,12 @@ class Edges(Asking):
             await asyncio.sleep(_POLL_S)
 
 
-async def _together(calls: Iterable[Awaitable[Reply]]) -> list[Reply]:
+async def _together(number: int, make: Callable[[], Awaitable[Reply]]) -> list[Reply]:
     """Make calls at once, as many as there are connections."""
     slots = asyncio.Semaphore(CONNECTIONS)
 
-    async def one(call: Awaitable[Reply]) -> Reply:
+    async def one() -> Reply:
         async with slots:
-            return await call
+            return await make()
 
-    return list(await asyncio.gather(*(one(call) for call in calls)))
+    return list(await asyncio.gather(*(one() for _ in range(number))))
