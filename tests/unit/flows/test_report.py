@@ -238,6 +238,16 @@ def test_wrong_usage_says_what_to_write(
     assert said in json.loads(capsys.readouterr().out)["message"]
 
 
+def test_a_key_without_its_provider_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAREGATE_REPORT_BYOK_KEY", "sk-hush")
+    assert run_cli(["report", "byok", "--url", NOWHERE]) == 2
+    printed = capsys.readouterr()
+    assert "has a provider and its key" in printed.err
+    assert "sk-hush" not in printed.out + printed.err
+
+
 def test_no_gateway_is_a_missing_server_and_no_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

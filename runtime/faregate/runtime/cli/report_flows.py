@@ -118,16 +118,25 @@ def _named(options: Options, url: str) -> Target:
     login = None
     if options.admin_email:
         login = Login(options.admin_email, sys.stdin.readline().rstrip("\r\n"))
-    key = os.environ.get(OWN_KEY)
-    provider, _, secret = (key or "").partition(":")
     return Target(
         url,
         login,
         None if login else os.environ.get(TOKEN),
         options.database or os.environ.get(DATABASE) or None,
         None,
-        OwnKey(provider, secret) if secret else None,
+        _own_key(),
     )
+
+
+def _own_key() -> OwnKey | None:
+    """Read a key for calls with one's own key. Raises BadUsage, without the key."""
+    said = os.environ.get(OWN_KEY)
+    if not said:
+        return None
+    provider, _, key = said.partition(":")
+    if not key:
+        raise BadUsage(f"{OWN_KEY} has a provider and its key: write openai:KEY")
+    return OwnKey(provider, key)
 
 
 def _progress(flow: FlowResult, step: StepResult) -> None:
