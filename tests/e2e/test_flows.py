@@ -24,7 +24,7 @@ from tests.helpers.machine import Machine, new_machine
 
 from faregate.events import decode
 from faregate.runtime.flows.place import Installation, installation
-from faregate.runtime.flows.records import Report, StepResult
+from faregate.runtime.flows.records import FlowResult, Report, StepResult
 from faregate.runtime.flows.run import FLOWS, NoAdmin, run
 from faregate.runtime.flows.target import Login, Target
 from faregate.runtime.flows.timings import SAMPLES
@@ -252,6 +252,28 @@ async def test_who_is_no_admin_is_told_so(target: Target) -> None:
     ):
         with pytest.raises(NoAdmin, match=said):
             await run(target_, ["admin"])
+
+
+async def test_a_database_that_goes_away_half_way_fails_what_comes_after(
+    target: Target, tmp_path: Path
+) -> None:
+    own = target.own
+    assert own
+
+    def on_step(_: FlowResult, step: StepResult) -> None:
+        if step.name == "allocated":
+            own.stop_database()
+
+    try:
+        report = await run(target, ["admin", "byok"], on_step)
+    finally:
+        own.start_database()
+    first, *others = steps(report).values()
+    assert first.status == "passed"
+    assert {step.status for step in others} == {"failed", "not_run"}
+    assert not report.ok
+    write(report, tmp_path)
+    assert "  came: 503 check_unavailable" in (tmp_path / ERRORS).read_text().splitlines()
 
 
 def test_a_gateway_whose_database_is_away_is_a_missing_server(

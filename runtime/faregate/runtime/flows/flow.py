@@ -16,6 +16,7 @@ Accounts that are watched are read before and after each step, and compared with
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -90,8 +91,8 @@ class Flow:
     async def play(self) -> FlowResult:
         """Play all steps; what goes wrong is in the result."""
         stopped: str | None = None
-        if self.world.books is not None:
-            self._began = await self.world.books.now()
+        with suppress(*_FAULTS):  # steps will say so
+            self._began = await self.world.books.now() if self.world.books else None
         for name, made in self.steps().items():
             went_through = await self._play(name, made, stopped)
             if made.needed and not went_through and stopped is None:
@@ -138,7 +139,7 @@ class Flow:
     async def _read(self, watched: Watched) -> float | None:
         try:
             return await watched.http()
-        except Aborted:
+        except (Aborted, *_FAULTS):
             return None
 
     async def _compare(self) -> None:
