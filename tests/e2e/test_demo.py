@@ -4,98 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.helpers.machine import Machine, new_machine
 from tests.helpers.processes import environment, faregate_processes
 from tests.helpers.servers import Stack
 
 from faregate.events.topics import apply_topics
 from faregate.runtime.demo.story import STEPS
-from faregate.runtime.stack.state import cache_dir
 from faregate.runtime.supervisor import Supervisor
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
-MARK = "DEMO_TEST"
 GONE_S = 40
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A user with an empty home and an empty working directory; downloads are there already."""
-
-    root: Path
-    mark: str
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.root / "home"),
-            "TMPDIR": str(self.root / "tmp"),
-            "XDG_CACHE_HOME": str(cache_dir().parent),
-            MARK: self.mark,
-        }
-
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "faregate.runtime", *arguments],
-            cwd=self.root / "work",
-            env=self.env | env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, **env: str) -> tuple[int, Any]:
-        """Run a command with --json; give its exit code and what it printed."""
-        process = self.start(*arguments, "--json", **env)
-        out, err = process.communicate(timeout=200)
-        assert out.count("\n") == 1, f"{out}\n{err}"
-        return process.returncode, json.loads(out)
-
-    def processes(self) -> list[str]:
-        """List the processes that descend from our commands, or work in our directories."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes()
-                environ = (process / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"{MARK}={self.mark}".encode() in environ or str(self.root).encode() in command:
-                found.append(f"{process.name} {command.decode()}".replace("\0", " "))
-        return found
-
-    def files(self) -> list[Path]:
-        return [path for path in self.root.rglob("*") if path.parent != self.root]
-
-    def assert_clean(self) -> None:
-        assert self.processes() == []
-        assert self.files() == []
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with TemporaryDirectory(prefix="fg-") as name:
-        root = Path(name)
-        root.chmod(0o755)  # the database may run as another account
-        for directory in ("home", "tmp", "work"):
-            (root / directory).mkdir()
-        yield Machine(root, uuid4().hex)
+    with new_machine() as made:
+        yield made
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:

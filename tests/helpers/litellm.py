@@ -40,6 +40,11 @@ class LiteLLM:
     url: str
     key: str
     log: Path
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        _until_up(self.process, self.url, self.log)
 
 
 def installed() -> Path:
@@ -67,8 +72,11 @@ def _install(python: Path, package: str) -> None:
 
 
 @contextmanager
-def litellm(models: dict[str, dict[str, Any]]) -> Iterator[LiteLLM]:
-    """Run a proxy with these models: name to `litellm_params`; they need no key of a provider."""
+def litellm(models: dict[str, dict[str, Any]], *, wait: bool = True) -> Iterator[LiteLLM]:
+    """Run a proxy with these models: name to `litellm_params`; they need no key of a provider.
+
+    Without `wait` it may still be starting: call `wait` on what is given.
+    """
     home = installed()
     key, port = f"sk-{secrets.token_hex(24)}", _free_port()
     with tempfile.TemporaryDirectory(prefix="faregate-litellm-") as folder:
@@ -85,9 +93,10 @@ def litellm(models: dict[str, dict[str, Any]]) -> Iterator[LiteLLM]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            url = f"http://127.0.0.1:{port}"
-            _until_up(process, url, log)
-            yield LiteLLM(url, key, log)
+            running = LiteLLM(f"http://127.0.0.1:{port}", key, log, process)
+            if wait:
+                running.wait()
+            yield running
         finally:
             process.terminate()
             try:

@@ -50,7 +50,7 @@ PLACES: dict[str, Place] = {
     "trigger": Place("trigger", "Publish an example event, with your fields.", _WATCH),
     "tail": Place("tail", "Follow a topic, the denials or the usage.", _WATCH),
     "explain": Place("explain", "Why a pipeline was let in or denied; what usage cost.", _WATCH),
-    "report": Place("report", "Who was provisioned: by layer, by arm, by source.", _WATCH),
+    "report": Place("report", "Who was provisioned; how flows go on a gateway.", _WATCH),
     "audit": Place("audit", "Who did what, when, and what came of it.", _TRUST),
     "verify": Place("verify", "Prove the ledger; name what was changed.", _TRUST),
     "rebuild": Place("rebuild", "Rebuild all from the entries, say what differs.", _TRUST),
