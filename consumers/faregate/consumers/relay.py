@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +22,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from faregate.consumers import announce, batches, collector
+from faregate.consumers import announce, batches, collector, spans
 from faregate.consumers.announce import Record
 from faregate.consumers.kafka import Cluster, close_producer, make_producer
+from faregate.events import tracing
 from faregate.ledger import bodies, failpoints
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
@@ -122,13 +124,18 @@ class Relay:
         A transaction's events are built while those of the one before are on their way.
         """
         pending: list[asyncio.Future[Any]] = []
+        began_ns, count, contexts = time_ns(), 0, set[tracing.TraceContext | None]()
         try:
             for row in waiting:
                 records = await self._records(connection, row["tx"], row["checkpoints"])
+                count += len(records)
+                if tracing.is_recording():
+                    contexts.update(tracing.context_in(r.headers) for r in records)
                 failpoints.reach("before_send")
                 pending += await batches.send(producer, self._cluster, records)
-            async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await asyncio.gather(*pending)
+            with spans.published(count, contexts, began_ns):
+                async with asyncio.timeout(_ACK_TIMEOUT_S):
+                    await asyncio.gather(*pending)
         finally:
             for future in pending:
                 future.cancel()

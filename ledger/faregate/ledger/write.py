@@ -48,6 +48,7 @@ _REF_COLUMNS = (
     "batch_id",
     "correlation_id",
     "traceparent",
+    "tracestate",
 )
 _GRANT_COLUMNS = (
     "id",
@@ -254,6 +255,7 @@ def _ref_rows(
                 refs.batch_id,
                 refs.correlation_id,
                 refs.traceparent,
+                refs.tracestate,
             )
         )
     return rows
