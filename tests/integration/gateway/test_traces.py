@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import asyncpg
 import httpx
@@ -110,19 +111,19 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
             assert "traceparent" not in behind.call.headers, "another's provider is a stranger"
             await here.settled("entitlements", "deduction")
             for context in (called, asked, chatted):
-                trace = trace_of(context)
-                await found.wait(lambda t=trace: found.of(t, "publish"), "span of the relay")
+                published = partial(found.of, trace_of(context), "publish")
+                await found.wait(published, "span of the relay")
             await found.wait(lambda: len(found.named("chat")) > 1, "call with the user's own key")
             records = await read_all(here.kafka, [here.prefix + t for t in ANNOUNCED])
         _check_call(found, called)
         _check_pipeline(found, asked, here.prefix)
         _check_chat(found, chatted, sent_upstream)
-    carried = {}
+    carried: dict[str, dict[str, TraceContext]] = {}
     for record in records:
-        if context := context_in(record.headers):
+        if at := context_in(record.headers):
             about = json.loads(record.value)
-            carried.setdefault(trace_of(context), {})[about["type"]] = context
-            assert about["traceparent"] == context.traceparent
+            carried.setdefault(trace_of(at), {})[about["type"]] = at
+            assert about["traceparent"] == at.traceparent
     assert carried[trace_of(called)]["CreditsDeductedV1"].tracestate == "vendor=of-the-caller"
     facts = {"PipelineInitiatedV1", "CreditsHeldV1", "CreditsDeductedV1"}
     assert carried[trace_of(asked)].keys() >= facts

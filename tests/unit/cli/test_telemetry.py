@@ -83,7 +83,7 @@ def test_shared_work_is_in_the_trace_of_each_caller(found: Collector) -> None:
     assert own.links == {("1" * 32, "1" * 16), ("2" * 32, "2" * 16), ("3" * 32, "3" * 16)}
     for digit in "12":
         mirror = by_trace[digit * 32]
-        assert (mirror.parent, mirror.links) == (digit * 16, {(own.trace, own.id)})
+        assert (mirror.parent, mirror.links) == (digit * 16, frozenset({(own.trace, own.id)}))
         assert (mirror.began_ns, mirror.ended_ns) == (own.began_ns, own.ended_ns)
         assert mirror.attributes == {"batch": 3, "faregate.mirror": True}
     assert {s.service for s in found.spans} == {"faregate-relay"}

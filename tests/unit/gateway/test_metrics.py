@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 from tests.tidy.repository import ROOT
 
@@ -56,7 +57,10 @@ def test_each_metric_has_a_comment_and_none_is_made_elsewhere() -> None:
 
 def test_what_cannot_be_told_is_not_told() -> None:
     made = Metrics()
-    up = {"kafka": {"ok": True}, "database": {"ok": True, "outbox": 3, "overdue_holds": 1}}
+    up: dict[str, dict[str, Any]] = {
+        "kafka": {"ok": True},
+        "database": {"ok": True, "outbox": 3, "overdue_holds": 1},
+    }
     made.found({**up, "lag": {"ok": True, "deduction": 7}})
     text = made.text().decode()
     assert 'faregate_consumer_lag{consumer="deduction"} 7.0' in text
