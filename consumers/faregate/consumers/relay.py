@@ -129,7 +129,7 @@ class Relay:
             for row in waiting:
                 records = await self._records(connection, row["tx"], row["checkpoints"])
                 count += len(records)
-                if tracing.is_recording():
+                if tracing.is_recording() and len(contexts) < tracing.MOST_TRACES:
                     contexts.update(tracing.context_in(r.headers) for r in records)
                 failpoints.reach("before_send")
                 pending += await batches.send(producer, self._cluster, records)

@@ -20,6 +20,9 @@ Attributes = Mapping[str, str | int | bool]
 TRACESTATE_MAX_CHARS = 512
 """What the specification asks to pass on at least; a longer one is left out."""
 
+MOST_TRACES = 128
+"""So many share a span at most: OpenTelemetry's own limit of links (OTEL_SPAN_LINK_COUNT_LIMIT)."""
+
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -181,6 +184,7 @@ def span(
 
 
 __all__ = [
+    "MOST_TRACES",
     "NOTHING",
     "Attributes",
     "Kind",

@@ -26,10 +26,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from opentelemetry.trace.span import TraceFlags, TraceState
 
 from faregate.events import tracing
-from faregate.events.tracing import Attributes, Kind, TraceContext
-
-MOST_LINKS = 128
-"""OpenTelemetry's own limit (OTEL_SPAN_LINK_COUNT_LIMIT); so many traces share a span at most."""
+from faregate.events.tracing import MOST_TRACES, Attributes, Kind, TraceContext
 
 MIRROR = "faregate.mirror"
 """Set on a span that shows, in the trace of one call, work that was shared with others."""
@@ -130,11 +127,22 @@ def _placed(
     contexts: Iterable[TraceContext | None],
 ) -> tuple[SpanContext | None, list[SpanContext]]:
     """Choose the parent, and the other traces that a span is about."""
-    found = [_span_context(c) for c in dict.fromkeys(contexts) if c is not None]
+    found = [_span_context(context) for context in _first_of(contexts)]
     current = tracing.current()
     parent = _span_context(current) if current else found[0] if len(found) == 1 else None
     ours = parent.trace_id if parent else 0
-    return parent, [c for c in found if c.trace_id != ours][:MOST_LINKS]
+    return parent, [c for c in found if c.trace_id != ours]
+
+
+def _first_of(contexts: Iterable[TraceContext | None]) -> list[TraceContext]:
+    """Give so many different ones as may share a span, and look at no more."""
+    found: dict[TraceContext, None] = {}
+    for context in contexts:
+        if context is not None:
+            found[context] = None
+            if len(found) == MOST_TRACES:
+                break
+    return list(found)
 
 
 def _start(

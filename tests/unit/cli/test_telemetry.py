@@ -89,6 +89,22 @@ def test_shared_work_is_in_the_trace_of_each_caller(found: Collector) -> None:
     assert {s.service for s in found.spans} == {"faregate-relay"}
 
 
+def test_no_more_than_128_traces_share_a_span(found: Collector) -> None:
+    many = [context_of(f"00-{n:032x}-{n:016x}-01") for n in range(1, 1000)]
+    seen = 0
+
+    def looked_at() -> Iterator[TraceContext | None]:
+        nonlocal seen
+        for context in many:
+            seen += 1
+            yield context
+
+    with recording(["relay"]), tracing.span("shared", contexts=looked_at(), mirrored=True):
+        pass
+    assert (seen, len(found.spans)) == (128, 129)
+    assert {len(s.links) for s in found.spans} == {1, 128}
+
+
 def test_work_for_one_caller_is_a_child_and_what_it_does_are_its_children(
     found: Collector,
 ) -> None:
