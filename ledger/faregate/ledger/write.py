@@ -40,15 +40,8 @@ _OUTCOME_COLUMNS = (
     "seal",
 )
 _REF_COLUMNS = (
-    "outcome_id",
-    "source_id",
-    "event_id",
-    "pipeline_id",
-    "usage_id",
-    "batch_id",
-    "correlation_id",
-    "traceparent",
-    "tracestate",
+    *("outcome_id", "source_id", "event_id", "pipeline_id", "usage_id", "batch_id"),
+    *("correlation_id", "traceparent", "tracestate"),
 )
 _GRANT_COLUMNS = (
     "id",

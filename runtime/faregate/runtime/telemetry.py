@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from threading import Thread
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
@@ -25,11 +24,6 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PROTOCOL = "http/protobuf"
 _FLUSH_S = 1.0
 """With the time that processes have to drain it makes the ten seconds that a stop may take."""
-
-
-class _Provider(Protocol):
-    def shutdown(self) -> None:
-        """Send what is left, and end."""
 
 
 def recording(names: Sequence[str]) -> AbstractContextManager[object]:
@@ -52,16 +46,15 @@ def recording(names: Sequence[str]) -> AbstractContextManager[object]:
         return nullcontext()
     service = f"faregate-{names[0]}" if len(names) == 1 else "faregate"
     version = importlib.metadata.version("faregate")
-    recorder, provider = telemetry_spans.make(service, version)
-    return _Recording(recorder, provider)
+    return _Recording(*telemetry_spans.make(service, version))
 
 
 class _Recording:
     """Spans are recorded while it is entered; at its end what is left is sent, for a second."""
 
-    def __init__(self, recorder: tracing.Recorder, provider: _Provider) -> None:
+    def __init__(self, recorder: tracing.Recorder, end: Callable[[float], None]) -> None:
         self._recorder = recorder
-        self._provider = provider
+        self._end = end
 
     def __enter__(self) -> Self:
         tracing.install(self._recorder)
@@ -70,10 +63,7 @@ class _Recording:
 
     def __exit__(self, *_: object) -> None:
         tracing.install(None)
-        # A thread that the interpreter does not wait for: the collector may be away.
-        ending = Thread(target=self._provider.shutdown, daemon=True)
-        ending.start()
-        ending.join(_FLUSH_S)
+        self._end(_FLUSH_S)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ messages of drivers and providers quote rows, keys and addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from threading import Thread
 from time import time_ns
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from opentelemetry.sdk.resources import (
     Resource,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.span import TraceFlags, TraceState
 
@@ -31,22 +32,34 @@ from faregate.events.tracing import MOST_TRACES, Attributes, Kind, TraceContext
 MIRROR = "faregate.mirror"
 """Set on a span that shows, in the trace of one call, work that was shared with others."""
 
+_GIVE_UP_S = 0.2
 _KNOWN_FLAGS = 0x03
 """Sampled, and that the trace id is random (level 2)."""
 
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 
 
-def make(service: str, version: str) -> tuple[Recorder, TracerProvider]:
+def make(service: str, version: str) -> tuple[Recorder, Callable[[float], None]]:
     """Make a recorder that sends to the endpoint of the environment, and what ends it.
 
-    It is no global provider: libraries that record by themselves would say more than we do.
+    The end sends what is left, for so many seconds at most. Its provider is no global one:
+    libraries that record by themselves would say more than we do.
     """
     ours = {SERVICE_NAME: service, SERVICE_VERSION: version}
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Recorder(provider.get_tracer("faregate", version)), provider
+    exporter: SpanExporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+
+    def end(timeout_s: float) -> None:
+        ending = Thread(target=provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(timeout_s)
+        if ending.is_alive():  # the collector is away: try no more
+            exporter.shutdown()
+            ending.join(_GIVE_UP_S)
+
+    return Recorder(provider.get_tracer("faregate", version)), end
 
 
 class Recorder:

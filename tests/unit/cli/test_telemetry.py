@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from time import monotonic
 
@@ -141,6 +142,7 @@ def test_a_collector_that_is_away_does_not_hold_a_process_up(
             pass
         began = monotonic()
     assert monotonic() - began < 2
+    assert [t.name for t in threading.enumerate() if "Otel" in t.name] == []
 
 
 def test_the_environment_names_the_service(
