@@ -109,7 +109,9 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
                 "/api/v1/settings/byok-keys", {"provider": "openrouter", "api_key": CANARY}
             )
             own = {"X-BYOK-Provider": "openrouter"}
-            assert (await ada.post(CHAT, body, headers=own)).status == 200
+            anything = {**body, "model": ada.email}
+            assert (await ada.post(CHAT, anything, headers=own)).status == 200
+            assert (await ada.get(f"/api/v1/org/{ada.email}?token={ada.token}")).status == 403
             assert "traceparent" not in behind.call.headers, "another's provider is a stranger"
             await here.settled("entitlements", "deduction")
             for context in (called, asked, chatted):
@@ -117,6 +119,18 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
                 await found.wait(published, "span of the relay")
             await found.wait(lambda: len(found.named("chat")) > 1, "call with the user's own key")
             records = await read_all(here.kafka, [here.prefix + t for t in ANNOUNCED])
+        exported = b"".join(found.raw)
+        private = (
+            ada.email,
+            ada.user_id,
+            str(ada.token),
+            PASSWORD,
+            CANARY,
+            UPSTREAM_KEY,
+            MASTER_KEY,
+        )
+        for secret in (*private, "Say hello", stack.database):
+            assert secret.encode() not in exported, secret
         _check_call(found, called)
         _check_pipeline(found, asked, here.prefix)
         _check_chat(found, chatted, sent_upstream)
@@ -131,10 +145,6 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
     assert carried[trace_of(asked)].keys() >= facts
     assert {c.tracestate for c in carried[trace_of(asked)].values()} == {"a=1"}
     assert "CreditsDeductedV1" in carried[trace_of(chatted)]
-    exported = b"".join(found.raw)
-    private = (ada.email, ada.user_id, str(ada.token), PASSWORD, CANARY, UPSTREAM_KEY, MASTER_KEY)
-    for secret in (*private, "Say hello", stack.database):
-        assert secret.encode() not in exported, secret
 
 
 def _check_call(found: Collector, called: TraceContext) -> None:
