@@ -114,6 +114,7 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
             assert (await ada.get(f"/api/v1/org/{ada.email}?token={ada.token}")).status == 403
             assert "traceparent" not in behind.call.headers, "another's provider is a stranger"
             await here.settled("entitlements", "deduction")
+            metrics = (await ada.http.get("/metrics")).text
             for context in (called, asked, chatted):
                 published = partial(found.of, trace_of(context), "publish")
                 await found.wait(published, "span of the relay")
@@ -134,6 +135,15 @@ async def test_a_trace_leads_from_the_caller_to_the_ledger_and_to_kafka(
         _check_call(found, called)
         _check_pipeline(found, asked, here.prefix)
         _check_chat(found, chatted, sent_upstream)
+    for line in (
+        'faregate_consumer_lag{consumer="deduction"} 0.0',
+        'faregate_consumer_lag{consumer="entitlements"} 0.0',
+        'faregate_server_up{server="kafka"} 1.0',
+        'faregate_server_up{server="database"} 1.0',
+        "faregate_outbox_waiting 0.0",
+        "faregate_holds_overdue 0.0",
+    ):
+        assert line in metrics.splitlines()
     carried: dict[str, dict[str, TraceContext]] = {}
     for record in records:
         if at := context_in(record.headers):
