@@ -9,7 +9,7 @@ RUN python -m venv /tools \
  && python -m venv --without-pip /opt/faregate
 # The dependencies of uv.lock, checked by hash. They change less often than the code.
 COPY pyproject.toml uv.lock ./
-RUN /tools/bin/uv export --frozen --quiet --no-dev --no-emit-project --extra gateway \
+RUN /tools/bin/uv export --frozen --quiet --no-dev --no-emit-project --extra gateway --extra otel \
       --output-file /tmp/requirements.txt \
  && /tools/bin/pip --python /opt/faregate/bin/python install --quiet --require-hashes \
       --only-binary :all: --requirement /tmp/requirements.txt

@@ -80,6 +80,7 @@ def _record(
         correlationid=refs.get("correlation_id"),
         causationid=refs.get("event_id"),
         traceparent=refs.get("traceparent"),
+        tracestate=refs.get("tracestate"),
     )
     value, headers = encode(event)
     return Record(TOPIC_OF_TYPE[event_type], key.encode(), value, headers)

@@ -70,6 +70,7 @@ def _refs(event: Event, data: Any) -> Refs:
         fields.get("batch_id"),
         event.correlationid or pipeline_id,
         event.traceparent,
+        event.tracestate,
     )
 
 

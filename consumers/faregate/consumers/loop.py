@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from faregate.consumers import collector, headers, intake, journal
+from faregate.consumers import collector, headers, intake, journal, spans
 from faregate.consumers.asker import Asker
 from faregate.consumers.bisecting import bisect
 from faregate.consumers.commits import Commits
@@ -315,7 +315,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return self._offsets.position(kept)
 
         try:
-            results = await self._store.apply([s for _, s in batch], position_of)
+            results = await spans.decided(self._store, self._topics[-1], batch, position_of)
         except BadValue as error:
             found = self._ours(await bisect(self._store, batch, error))
             await self._offsets.advance(up_to_dead(records, [*dead, *found]))

@@ -13,9 +13,10 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -24,9 +25,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from faregate.consumers import announce, batches, collector
+from faregate.consumers import announce, batches, collector, spans
 from faregate.consumers.announce import Record
 from faregate.consumers.kafka import Cluster, close_producer, make_producer
+from faregate.events import tracing
 from faregate.ledger import bodies, failpoints
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
@@ -165,16 +167,21 @@ class Relay:
     ) -> Flight:
         """Send transactions; a transaction's events are built while earlier ones are on their way."""
         pending: list[asyncio.Future[Any]] = []
+        began_ns, count, contexts = time_ns(), 0, set[tracing.TraceContext | None]()
         try:
             for row in waiting:
                 records = await self._records(connection, row["tx"], row["checkpoints"])
+                count += len(records)
+                if tracing.is_recording() and len(contexts) < tracing.MOST_TRACES:
+                    contexts.update(tracing.context_in(r.headers) for r in records)
                 failpoints.reach("before_send")
                 pending += await batches.send(producer, self._cluster, records)
         except BaseException:
             for future in pending:
                 future.cancel()
             raise
-        acks = asyncio.create_task(_all(pending))
+        sent = spans.published(count, contexts, began_ns)
+        acks = asyncio.create_task(_all(pending, sent))
         acks.add_done_callback(_seen)
         return Flight([row["tx"] for row in waiting], acks)
 
@@ -208,10 +215,13 @@ class Relay:
             await asyncio.wait_for(event.wait(), seconds)
 
 
-async def _all(pending: Sequence[asyncio.Future[Any]]) -> None:
+async def _all(
+    pending: Sequence[asyncio.Future[Any]], span: AbstractContextManager[tracing.Span]
+) -> None:
     """Wait until all is acknowledged. Raises the first error, and TimeoutError."""
-    async with asyncio.timeout(_ACK_TIMEOUT_S):
-        await asyncio.gather(*pending)
+    with span:
+        async with asyncio.timeout(_ACK_TIMEOUT_S):
+            await asyncio.gather(*pending)
 
 
 def _seen(acks: asyncio.Future[Any]) -> None:

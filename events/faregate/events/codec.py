@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, from_json, to_json
 from faregate.events.data import EventData
 from faregate.events.envelope import Event
 from faregate.events.fields import ID_RULE, find_unsafe, parse_time
+from faregate.events.tracing import readable_state
 from faregate.events.types import EVENT_TYPES
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
@@ -58,13 +59,15 @@ def decode(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Event:
     binary otherwise. Raises InvalidRecord.
     """
     content_type = b""
-    traceparent = None
+    traceparent = tracestate = None
     binary: dict[str, Any] = {}
     for name, raw in headers:
         if name.startswith("ce_"):
             binary[name[3:]] = _header_text(name, raw)
         elif name == "traceparent":
             traceparent = raw
+        elif name == "tracestate":
+            tracestate = raw
         elif name.lower() == "content-type":
             content_type = raw or b""
     if not value:
@@ -77,7 +80,7 @@ def decode(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Event:
         raise InvalidRecord("invalid_data", "data holds a number that is too large for a double")
     if traceparent is not None and attributes.get("traceparent") is None:
         attributes["traceparent"] = _header_text("traceparent", traceparent)
-    return _event(attributes, data)
+    return _event(attributes, data, tracestate)
 
 
 def encode(event: Event) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -104,6 +107,8 @@ def encode(event: Event) -> tuple[bytes, list[tuple[str, bytes]]]:
     headers = [_CONTENT_TYPE_HEADER]
     if event.traceparent is not None:
         headers.append(("traceparent", event.traceparent.encode()))
+        if event.tracestate is not None:
+            headers.append(("tracestate", event.tracestate.encode()))
     return to_json(body), headers
 
 
@@ -145,7 +150,7 @@ def _structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return attributes, data
 
 
-def _event(attributes: dict[str, Any], data: dict[str, Any]) -> Event:
+def _event(attributes: dict[str, Any], data: dict[str, Any], tracestate: bytes | None) -> Event:
     if attributes.get("specversion") != SPEC_VERSION:
         raise InvalidRecord("invalid_envelope", 'specversion must be the string "1.0"')
     moment = attributes.get("time")
@@ -159,6 +164,7 @@ def _event(attributes: dict[str, Any], data: dict[str, Any]) -> Event:
         _optional(attributes, "correlationid"),
         _optional(attributes, "causationid"),
         _optional(attributes, "traceparent"),
+        readable_state(tracestate.decode("latin-1")) if tracestate else None,
     )
 
 

@@ -11,7 +11,8 @@ class Event:
 
     (`source`, `id`) identifies it for ever. `data` is the JSON object of the payload, not yet
     validated (`codec.parse` does that). `time` is timezone-aware when present. `correlationid`,
-    `causationid` and `traceparent` are CloudEvents extensions; others are not kept.
+    `causationid` and `traceparent` are CloudEvents extensions; others are not kept. `tracestate`
+    travels in the header of that name alone.
     """
 
     id: str
@@ -23,3 +24,4 @@ class Event:
     correlationid: str | None = None
     causationid: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None

@@ -100,13 +100,15 @@ class Publisher:
         correlation_id: str | None = None,
         causation_id: str | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
         key: str | None = None,
     ) -> PublishedRecord:
         """Publish one event and wait until every in-sync replica has it.
 
         The topic follows from the type of `data`, the key from whom it is about. `id` defaults
         to a new UUIDv7; give your own to be able to repeat a call after a crash.
-        `correlation_id` defaults to the data's `pipeline_id`.
+        `correlation_id` defaults to the data's `pipeline_id`. `traceparent` and `tracestate` (W3C
+        Trace Context) lead from your trace to what Faregate does about the event.
         Raises TypeError for what is no event, ValueError for what is too large, no JSON or has an
         envelope that readers refuse, and PublishFailed when the broker does not acknowledge it.
         """
@@ -121,6 +123,7 @@ class Publisher:
             correlationid=correlation_id or getattr(data, "pipeline_id", None),
             causationid=causation_id,
             traceparent=traceparent,
+            tracestate=tracestate,
         )
         topic = topic_name(self._prefix, _topic_of(data))
         value, headers = encode(event)

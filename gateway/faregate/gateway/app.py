@@ -85,6 +85,8 @@ def bare_app(settings: GatewaySettings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
         redirect_slashes=False,
+        # It records paths, queries and what exceptions say; our own is in `middleware`.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.router.route_class = GuardedRoute
     for resource in RESOURCES:

@@ -24,7 +24,10 @@ VIA = "faregate/gateway"
 """The source of commands that come over HTTP."""
 
 Probe = Callable[[], Awaitable[Mapping[str, Any]]]
-"""Asks the servers: gives `{"kafka": ..., "database": ..., "lag": ...}`, each `{"ok": bool, ...}`."""
+"""Asks the servers: gives `{"kafka": ..., "database": ..., "lag": ...}`, each `{"ok": bool, ...}`.
+
+`lag` has how many records each consumer has still to read, `database` how many transactions wait
+for the relay (`outbox`) and holds for the sweeper (`overdue_holds`)."""
 
 
 @dataclass(slots=True)

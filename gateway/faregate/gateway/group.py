@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+from faregate.events import tracing
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
 from faregate.gateway.stored import Stored, read_back
@@ -59,7 +60,7 @@ class GroupedStore(Store):
     ) -> list[Result]:
         """Decide `submissions` with others; see `Store.apply`. Raises BadValue, Unavailable."""
         if position_of is not None or erasures is not None:
-            return await super().apply(submissions, position_of, erasures=erasures)
+            return await super().apply(_traced(submissions), position_of, erasures=erasures)
         decided = await self._queued(submissions, answered=False).decided
         for result in decided:
             if isinstance(result, BadValue | Unavailable):
@@ -86,7 +87,8 @@ class GroupedStore(Store):
         if self._size + len(submissions) > self._settings.max_waiting:
             self._metrics.refused.inc()
             raise Unavailable("too many calls are waiting for a transaction")
-        unit = _Unit(submissions, answered, asyncio.get_running_loop().create_future())
+        decided = asyncio.get_running_loop().create_future()
+        unit = _Unit(_traced(submissions), answered, decided)
         self._waiting.append(unit)
         self._size += len(submissions)
         self._metrics.waiting.set(self._size)
@@ -95,6 +97,7 @@ class GroupedStore(Store):
         return unit
 
     async def _drain(self) -> None:
+        tracing.leave()  # the queue works for many callers
         await asyncio.sleep(self._settings.linger_s)
         while self._waiting:
             units = self._next_batch()
@@ -158,6 +161,17 @@ class GroupedStore(Store):
         half = len(submissions) // 2
         first = await self._decided(submissions[:half])
         return first + await self._decided(submissions[half:])
+
+
+def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:
+    """Let what commands lead to carry on the trace of the call that they are part of."""
+    context = tracing.current()
+    if context is None:
+        return submissions
+    parent, state = context
+    return [
+        replace(s, refs=replace(s.refs, traceparent=parent, tracestate=state)) for s in submissions
+    ]
 
 
 def _give(

@@ -1,6 +1,15 @@
-"""Every metric of the gateway, in one list. No label names a person or an account."""
+"""Every metric there is, in one list. No label names a person or an account.
+
+Consumers, relay and sweeper have no port of their own: what shows that they are at work (lag, the
+outbox, holds past their end) lies in Kafka and the database, where any gateway sees it.
+docs/operations.md has the same list, and a test that it is the same.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from math import nan
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -58,6 +67,27 @@ class Metrics:
         )
         # Calls whose charge or release was given up: each is in the log, with its hold.
         self.llm_given_up = Counter("faregate_llm_given_up", "Not settled.", registry=registry)
+
+        # 1: the server answers, 0: it does not (kafka, database).
+        self.up = Gauge("faregate_server_up", "Answers.", ("server",), registry=registry)
+        # Records that a consumer group has still to read; none while that cannot be told.
+        self.lag = Gauge("faregate_consumer_lag", "To read.", ("consumer",), registry=registry)
+        # Transactions whose facts wait for the relay; none while that cannot be told.
+        self.outbox = Gauge("faregate_outbox_waiting", "To publish.", (), registry=registry)
+        # Holds past their end: above 0 for long, no sweeper works and credits are stuck.
+        self.overdue = Gauge("faregate_holds_overdue", "Not released.", (), registry=registry)
+
+    def found(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what the probe has found; see `context.Probe`."""
+        for server in ("kafka", "database"):
+            self.up.labels(server).set(checks[server]["ok"])
+        self.lag.clear()
+        for consumer, records in checks["lag"].items():
+            if consumer not in {"ok", "error"}:
+                self.lag.labels(consumer).set(records)
+        database = checks["database"]
+        self.outbox.set(database.get("outbox", nan))
+        self.overdue.set(database.get("overdue_holds", nan))
 
     def text(self) -> bytes:
         """Write all metrics in the text format."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from faregate.events import tracing
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.parsing import too_large
 from faregate.gateway.problems import Problem
@@ -19,10 +21,31 @@ log = structlog.get_logger("faregate.gateway")
 _STREAMING = ("/v1/chat/", "/api/v1/llm/")
 """Paths whose answers take as long as their upstream does; they bound themselves."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_UNTRACED = frozenset({"/health", "/ready", "/metrics"})
+_SERVERS_FAULT = 500
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
+
+
+def _span(scope: Scope) -> AbstractContextManager[tracing.Span]:
+    """Open the span of a call. It has no path, query or address: these tell who somebody is."""
+    if scope["path"] in _UNTRACED:
+        return tracing.NOTHING
+    method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+    said = {"http.request.method": method, "url.scheme": scope["scheme"]}
+    return tracing.span(method, "server", attributes=said)
+
+
+def _tell(span: tracing.Span, method: str, route: str, status: int) -> None:
+    """Say how a call ended; 0: it got no answer."""
+    span.named(f"{method} {route}")
+    span.set({"http.route": route})
+    if status:
+        span.set({"http.response.status_code": status})
+    if status >= _SERVERS_FAULT:
+        span.failed(str(status))
 
 
 class _TooLarge(Exception):
@@ -42,6 +65,10 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with tracing.within(tracing.context_in(scope["headers"])), _span(scope) as span:
+            await self._answer(scope, receive, send, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: tracing.Span) -> None:
         began, status = perf_counter(), 0
 
         async def sending(message: Message) -> None:
@@ -60,6 +87,7 @@ class Edge:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.answers.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(method, route).observe(perf_counter() - began)
+            _tell(span, method, route, status)
 
     async def _bounded(
         self, scope: Scope, receive: Receive, send: Send, status: Callable[[], int]

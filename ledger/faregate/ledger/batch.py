@@ -44,6 +44,7 @@ class Refs:
     batch_id: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,11 @@ WITH theirs AS (
     WHERE id >= $2 AND (account_id = $1 OR user_id = $1 OR org_id = $1)
 )
 UPDATE refs r SET event_id = NULL, pipeline_id = NULL, usage_id = NULL, batch_id = NULL,
-    correlation_id = NULL, traceparent = NULL
+    correlation_id = NULL, traceparent = NULL, tracestate = NULL
 FROM theirs t
 WHERE r.outcome_id = t.id
   AND num_nonnulls(r.event_id, r.pipeline_id, r.usage_id, r.batch_id, r.correlation_id,
-                   r.traceparent) > 0;
+                   r.traceparent, r.tracestate) > 0;
 
 -- name: erase_own_grants
 -- Those of the account, and what was allocated to or by it.

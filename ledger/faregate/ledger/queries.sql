@@ -210,14 +210,15 @@ DELETE FROM outbox WHERE tx = ANY ($1::bigint[]);
 SELECT pg_try_advisory_lock(hashtextextended('faregate.relay', 0));
 
 -- name: announced_entries
-SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id, r.traceparent
+SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id, r.traceparent, r.tracestate
 FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
 WHERE e.id >= $1 AND e.id < $2
 ORDER BY e.id;
 
 -- name: announced_outcomes
 SELECT o.id, o.event_key, o.result, o.user_id, o.org_id, o.at, o.body,
-       r.event_id, r.pipeline_id, r.usage_id, r.batch_id, r.correlation_id, r.traceparent
+       r.event_id, r.pipeline_id, r.usage_id, r.batch_id, r.correlation_id, r.traceparent,
+       r.tracestate
 FROM outcomes o LEFT JOIN refs r ON r.outcome_id = o.id
 WHERE o.id >= $1 AND o.id < $2 AND o.result IN ('initiated', 'denied', 'unpriced')
 ORDER BY o.id;
@@ -301,6 +302,12 @@ FROM price_versions WHERE $1::integer IS NULL OR version = $1 ORDER BY version;
 -- Usage that waits for a price, by what it was for.
 SELECT phase, provider, model, count(*) AS events, min(occurred_at) AS first, max(occurred_at) AS last
 FROM unpriced GROUP BY phase, provider, model ORDER BY count(*) DESC, phase, model;
+
+-- name: waiting
+-- For the relay, and for the sweeper.
+SELECT (SELECT count(*) FROM outbox) AS outbox,
+       (SELECT count(*) FROM pipelines
+        WHERE state IN ('live', 'closing') AND expires_at <= statement_timestamp()) AS overdue_holds;
 
 -- name: now
 SELECT clock_timestamp();

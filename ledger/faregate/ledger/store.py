@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions._base import DataError as DriverDataError
 
+from faregate.events import tracing
 from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
 from faregate.ledger.core import (
@@ -100,7 +101,8 @@ class Store:
             self.names.as_of(erasures)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._transaction(submissions, needs, position_of, erasures)
+                with _span(submissions, attempt) as span:
+                    return await self._transaction(submissions, needs, position_of, erasures, span)
             except (PayerMoved, NamesErased, Conflict):
                 continue
             except NamesMoved:
@@ -134,6 +136,7 @@ class Store:
         needs: Needs,
         position_of: PositionOf | None,
         erasures: int | None,
+        span: tracing.Span,
     ) -> list[Result]:
         if erasures is not None:
             now = await self.pool.fetchval(SQL["erasures"])
@@ -149,6 +152,12 @@ class Store:
             try:
                 loaded = await load(connection, self.names, self._prices, self.rules, needs, ids)
                 decision = decide(loaded.state, [s.command for s in submissions], loaded.now)
+                span.set(
+                    {
+                        "faregate.ledger.accounts": len(loaded.state.accounts),
+                        "faregate.ledger.entries": len(decision.entries),
+                    }
+                )
                 position = position_of(decision.results) if position_of else None
                 await write(
                     connection,
@@ -186,6 +195,19 @@ class Store:
             await connection.execute(SQL["mark_checkpointed"], [r["id"] for r in rows])
             await connection.execute(SQL["put_outbox"], context["tx"], json.dumps(states))
             return len(rows)
+
+
+def _span(submissions: Sequence[Submission], attempt: int) -> AbstractContextManager[tracing.Span]:
+    """Open the span of one transaction, which shows in the trace of each caller."""
+    return tracing.span(
+        "ledger transaction",
+        contexts=(tracing.context_of(s.refs.traceparent, s.refs.tracestate) for s in submissions),
+        attributes={
+            "faregate.ledger.commands": len(submissions),
+            "faregate.ledger.attempt": attempt,
+        },
+        mirrored=True,
+    )
 
 
 def _without_detail(error: BaseException) -> str:

@@ -40,14 +40,8 @@ _OUTCOME_COLUMNS = (
     "seal",
 )
 _REF_COLUMNS = (
-    "outcome_id",
-    "source_id",
-    "event_id",
-    "pipeline_id",
-    "usage_id",
-    "batch_id",
-    "correlation_id",
-    "traceparent",
+    *("outcome_id", "source_id", "event_id", "pipeline_id", "usage_id", "batch_id"),
+    *("correlation_id", "traceparent", "tracestate"),
 )
 _GRANT_COLUMNS = (
     "id",
@@ -254,6 +248,7 @@ def _ref_rows(
                 refs.batch_id,
                 refs.correlation_id,
                 refs.traceparent,
+                refs.tracestate,
             )
         )
     return rows

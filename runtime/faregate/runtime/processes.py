@@ -28,6 +28,7 @@ from faregate.consumers.watchdog import Watchdog
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import check_triggers
+from faregate.runtime import telemetry
 from faregate.runtime.servers import ServerMissing, Servers, no_topic
 from faregate.runtime.settings import Settings, SettingsError
 
@@ -96,6 +97,7 @@ async def run(settings: Settings, servers: Servers, names: Sequence[str]) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as resources:
+        resources.enter_context(telemetry.recording(names))
         started = [await _start(resources, settings, servers, name) for name in names]
         await _until_stopped(started, stopping)
 

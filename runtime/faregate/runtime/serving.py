@@ -88,8 +88,8 @@ class Probe:
         return {"cluster": found.cluster}
 
     async def _database(self) -> Check:
-        await self._store.pool.fetchval(SQL["now"])
-        return {}
+        row = await self._store.pool.fetchrow(SQL["waiting"])
+        return {"outbox": row["outbox"], "overdue_holds": row["overdue_holds"]}
 
     async def _lag(self) -> Check:
         return {name: await self._lag_of(name) for name in self._consumers}

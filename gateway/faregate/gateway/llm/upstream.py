@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 import structlog
 from pydantic import SecretStr
 
+from faregate.events import tracing
 from faregate.gateway.byok import providers
 from faregate.gateway.llm.asked import Asked
 from faregate.gateway.llm.reported import parse
@@ -88,12 +89,18 @@ class Upstream:
             **(providers.headers(target.provider, target.key) if target.key else {}),
         }
         place = f"{target.base_url}/chat/completions"
-        async with self._client.stream(
-            "POST", place, content=asked.content, headers=headers
-        ) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise refusal(target, answer, await _read(answer, _MAX_ERROR_BYTES))
-            yield Reply(answer)
+        with _span(target, asked) as span:
+            context = tracing.current()
+            if context is not None and target.provider is None:
+                headers |= context.headers()  # ours; a provider of users' own is a stranger
+            async with self._client.stream(
+                "POST", place, content=asked.content, headers=headers
+            ) as answer:
+                span.set({"http.response.status_code": answer.status_code})
+                if answer.status_code != httpx.codes.OK:
+                    span.failed(str(answer.status_code))
+                    raise refusal(target, answer, await _read(answer, _MAX_ERROR_BYTES))
+                yield Reply(answer)
 
     async def accepts(self, target: Target, path: str, timeout_s: float) -> bool:
         """Show a key to its provider; False where it is refused.
@@ -112,6 +119,19 @@ class Upstream:
         if answer.is_success:
             return True
         raise Problem("upstream_error", f"The provider answered {answer.status_code}.")
+
+
+def _span(target: Target, asked: Asked) -> AbstractContextManager[tracing.Span]:
+    """Open the span of a call, by OpenTelemetry's conventions for generative AI.
+
+    A model is named only where it has a price: with their own key callers may write anything.
+    """
+    said = {"gen_ai.operation.name": "chat"}
+    if target.provider is None:
+        said["gen_ai.request.model"] = asked.model
+    else:
+        said["gen_ai.provider.name"] = target.provider
+    return tracing.span("chat", "client", attributes=said)
 
 
 async def _read(answer: httpx.Response, most: int) -> bytes:

@@ -60,4 +60,6 @@ async def ready(request: Request) -> Readiness:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Give the metrics in Prometheus' text format."""
-    return Response(gateway_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    gateway = gateway_of(request)
+    gateway.metrics.found(await gateway.probe())
+    return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
