@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import structlog
 
-from faregate.gateway.identity.keyring import Key, public_keys
+from faregate.gateway.identity.keyring import Key, KeysUnavailable, public_keys
 
 log = structlog.get_logger("faregate.gateway")
 
@@ -16,8 +16,8 @@ _TIMEOUT_S = 5.0
 _MAX_BYTES = 1_048_576
 
 
-class IssuerUnavailable(Exception):
-    """The issuer's keys cannot be read now: nobody can be let in by a new key."""
+class IssuerUnavailable(KeysUnavailable):
+    """The issuer does not answer, or not as an issuer does."""
 
 
 class Issuer:
