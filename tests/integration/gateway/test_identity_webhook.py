@@ -92,7 +92,7 @@ async def entries(here: Town, user_id: str) -> list[tuple[str, int]]:
 
 
 async def known(here: Town) -> dict[str, str]:
-    rows = await here.store.pool.fetch("SELECT user_id, email FROM users")
+    rows = await here.store.pool.fetch("SELECT user_id, email FROM users WHERE email IS NOT NULL")
     return {row["user_id"]: row["email"] for row in rows}
 
 
@@ -140,6 +140,25 @@ async def test_a_verified_address_is_known_and_what_waited_for_it_comes(here: To
     assert await known(here) == {"ada": "ada@example.com"}
     assert await orgs(here, "ada") == {org}
     assert await entries(here, "ada") == [("purchase", 5), ("bonus", 2)]
+
+
+async def test_a_name_is_known_at_once_and_the_address_once_it_is_verified(here: Town) -> None:
+    details = {"email": "ada@example.com", "first_name": "Ada", "last_name": "Byron"}
+    await told(here, registered("ada", details=details))
+    user = await here.gateway.users.by_id("ada")
+    assert user is not None
+    assert (user.name, user.email) == ("Ada Byron", None)
+    await told(here, verified("ada"))
+    user = await here.gateway.users.by_email("ADA@example.com")
+    assert user is not None
+    assert (user.user_id, user.name) == ("ada", "Ada Byron")
+    newer = {"email": "ada@example.com", "emailVerified": True, "lastName": "Lovelace"}
+    await told(here, by_admin("UPDATE", "ada", T0 + 9, firstName="Ada", **newer))
+    await told(here, registered("ada", details=details))
+    assert (user := await here.gateway.users.by_id("ada")) is not None
+    assert user.name == "Ada Lovelace"
+    await told(here, by_admin("DELETE", "ada"))
+    assert await here.gateway.users.by_id("ada") is None
 
 
 async def test_an_address_that_nobody_has_proven_lets_nobody_in(here: Town) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import html
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +16,14 @@ import asyncpg
 import httpx
 import pytest
 from tests.helpers.keycloak import REALM, Keycloak, keycloak
-from tests.integration.gateway.calling import Person, Town, all_fine
+from tests.integration.gateway.calling import PASSWORD, Person, Town, all_fine
+from tests.integration.keycloak.people import (
+    change_address,
+    mailbox,
+    register_by_form,
+    sign_in,
+    verify_address,
+)
 
 from faregate.gateway.identity.keycloak import signature_of
 from faregate.gateway.server import GatewayProcess, make_gateway
@@ -29,11 +34,17 @@ from faregate.ledger.store import open_store
 
 pytestmark = [pytest.mark.stack, pytest.mark.keycloak, pytest.mark.timeout(600)]
 
-PASSWORD = "correct horse battery"
 SECRET = "the secret of the two"
 BALANCE = "/api/v1/credits/balance"
 KEYS_S = 3.0
-EVENTS = ["access.REGISTER", "access.VERIFY_EMAIL", "access.UPDATE_EMAIL", "access.DELETE_ACCOUNT"]
+EVENTS = [
+    "access.REGISTER",
+    "access.VERIFY_EMAIL",
+    "access.UPDATE_EMAIL",
+    "access.UPDATE_PROFILE",
+    "access.DELETE_ACCOUNT",
+    "admin.USER-.*",
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,7 @@ async def told_by(issuer: Keycloak, here: Town) -> AsyncIterator[None]:
         "enabled": True,
         "url": str(here.http.base_url.join("/webhooks/identity")),
         "secret": SECRET,
-        "eventTypes": [*EVENTS, "admin.USER-.*"],
+        "eventTypes": EVENTS,
     }
     place = f"/realms/{REALM}/webhooks"
     made = issuer.call("POST", place, webhook).headers["location"].rpartition("/")[2]
@@ -91,11 +102,6 @@ async def until(
             return found
         await asyncio.sleep(0.1)
     raise AssertionError(f"not {what} after {seconds} s:\n{issuer.log.read_text()[-3000:]}")
-
-
-def sign_in(issuer: Keycloak, username: str = "ada", **more: str) -> dict[str, Any]:
-    named = {"client_id": "app", "username": username, "password": PASSWORD, "scope": "openid"}
-    return issuer.tokens(**{**named, **more})
 
 
 def part(token: str, index: int) -> dict[str, Any]:
@@ -121,6 +127,15 @@ async def grants(here: Town, user_id: str) -> list[tuple[float, str]]:
 async def known(here: Town, user_id: str) -> str | None:
     user = await here.gateway.users.by_id(user_id)
     return None if user is None else f"{user.name} <{user.email}>"
+
+
+async def org_that_invites(here: Town, email: str) -> str:
+    org = str(uuid4())
+    await acts.set_member(
+        here.store, f"org:{org}", "user:boss", "admin", actor="boss", key=f"made {org}"
+    )
+    await here.gateway.users.invite(org, email, "member", "boss")
+    return org
 
 
 async def test_who_signs_in_there_is_let_in_and_provisioned_with_the_first_call(
@@ -227,11 +242,7 @@ async def test_keys_change_while_it_runs_and_withdrawn_ones_are_refused_in_time(
 async def test_a_user_that_is_made_there_is_provisioned_here_before_they_come(
     issuer: Keycloak, here: Town
 ) -> None:
-    org = str(uuid4())
-    await acts.set_member(
-        here.store, f"org:{org}", "user:boss", "admin", actor="boss", key=f"made {org}"
-    )
-    await here.gateway.users.invite(org, "bob@example.com", "member", "boss")
+    org = await org_that_invites(here, "bob@example.com")
     async with told_by(issuer, here):
         bob = issuer.add_user("bob", PASSWORD, email="bob@example.com", emailVerified=True)
 
@@ -258,6 +269,7 @@ async def test_a_user_that_is_made_there_is_provisioned_here_before_they_come(
 async def test_who_registers_there_is_provisioned_and_known_once_verified(
     issuer: Keycloak, here: Town
 ) -> None:
+    org = await org_that_invites(here, "cyd@example.com")
     async with told_by(issuer, here):
         cyd = register_by_form(issuer, "cyd@example.com")
 
@@ -265,19 +277,20 @@ async def test_who_registers_there_is_provisioned_and_known_once_verified(
             return await grants(here, cyd)
 
         assert await until(welcomed, "welcomed", issuer) == [(5.0, "eager")]
-        assert await known(here, cyd) is None, "nobody has proven that the address is theirs"
-        user = issuer.admin("GET", f"/users/{cyd}").json()
-        issuer.admin("PUT", f"/users/{cyd}", {**user, "emailVerified": True})
+        assert await known(here, cyd) == "Cyd Test <None>", "nobody has proven the address"
+        assert await here.gateway.memberships.of(cyd) == {}
+        async with mailbox() as (port, mails):
+            await asyncio.to_thread(verify_address, issuer, cyd, port, mails)
 
-        async def verified() -> str | None:
-            return await known(here, cyd)
+        async def joined() -> dict[str, str]:
+            return dict(await here.gateway.memberships.of(cyd))
 
-        assert await until(verified, "known", issuer) == "Cyd Test <cyd@example.com>"
-
-        issuer.admin("PUT", f"/users/{cyd}", {**user, "emailVerified": False})
+        assert await until(joined, "a member", issuer) == {org: "member"}
+        assert await known(here, cyd) == "Cyd Test <cyd@example.com>"
+        change_address(issuer, "cyd", "eve@example.com")
 
         async def forgotten() -> bool:
-            return await known(here, cyd) is None
+            return await known(here, cyd) == "Cyd Test <None>"
 
         await until(forgotten, "forgotten", issuer)
     assert await grants(here, cyd) == [(5.0, "eager")]
@@ -303,33 +316,3 @@ async def test_events_in_keycloaks_own_form_say_the_same(issuer: Keycloak, here:
     ):
         assert await grants(here, user_id) == [(5.0, "eager")]
         assert await known(here, user_id) == shown
-
-
-def register_by_form(issuer: Keycloak, email: str) -> str:
-    """Register as people do, in Keycloak's own form; gives the id."""
-    name = email.partition("@")[0]
-    asked = {
-        "client_id": "app",
-        "response_type": "code",
-        "scope": "openid",
-        "redirect_uri": "http://127.0.0.1/back",
-    }
-    place = f"{issuer.issuer}/protocol/openid-connect/registrations"
-    with httpx.Client(timeout=30, trust_env=False) as browser:
-        page = browser.get(place, params=asked)
-        action = re.search(r'action="([^"]+)"', page.text)
-        assert action, page.text[:2000]
-        fields = {
-            "username": name,
-            "password": PASSWORD,
-            "password-confirm": PASSWORD,
-            "email": email,
-            "firstName": name.title(),
-            "lastName": "Test",
-        }
-        # Its cookies are for secure places, which this machine's own address is to browsers.
-        cookies = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
-        answer = browser.post(html.unescape(action[1]), data=fields, headers={"Cookie": cookies})
-        assert answer.status_code == 302, answer.text[:2000]
-    (user,) = issuer.admin("GET", "/users", params={"username": name, "exact": "true"}).json()
-    return str(user["id"])

@@ -105,12 +105,17 @@ def test_without_a_representation_there_is_still_a_user() -> None:
     [
         ({"type": "VERIFY_EMAIL"}, {"verified": True, "email": "ada@example.com"}),
         ({"type": "UPDATE_EMAIL"}, {"verified": False}),
+        (
+            {"type": "UPDATE_PROFILE", "details": {"updated_email": "b@example.com"}},
+            {"verified": False, "name": None},
+        ),
         ({"type": "DELETE_ACCOUNT"}, {"deleted": True, "email": "ada@example.com"}),
     ],
     ids=str,
 )
 def test_later_events_of_a_user(event: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert read({**REGISTERED, **event}) == UserEvent(ADA, MOMENT, name="Ada Lovelace", **expected)
+    said = {"name": "Ada Lovelace", **expected}
+    assert read({**REGISTERED, **event}) == UserEvent(ADA, MOMENT, **said)
 
 
 def test_what_an_admin_does_to_a_user() -> None:
@@ -127,6 +132,7 @@ def test_what_an_admin_does_to_a_user() -> None:
     "event",
     [
         {**REGISTERED, "type": "LOGIN"},
+        {**REGISTERED, "type": "UPDATE_PROFILE"},
         {**REGISTERED, "type": "REGISTER_ERROR", "error": "email_in_use"},
         {**REGISTERED, "error": "email_in_use"},
         {**REGISTERED, "type": "SEND_VERIFY_EMAIL"},

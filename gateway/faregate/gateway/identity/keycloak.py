@@ -26,7 +26,8 @@ from faregate.gateway.problems import invalid
 SIGNATURE = "X-Keycloak-Signature"
 _DEPTH = 32
 _USER_PATH = re.compile(r"users/([^/]{1,200})")
-_OF_USERS = frozenset({"REGISTER", "VERIFY_EMAIL", "UPDATE_EMAIL", "DELETE_ACCOUNT"})
+_VERIFIED = {"VERIFY_EMAIL": True, "UPDATE_EMAIL": False, "UPDATE_PROFILE": False}
+_OF_USERS = _VERIFIED.keys() | {"REGISTER", "DELETE_ACCOUNT"}
 _OF_ADMINS = frozenset({"CREATE", "UPDATE", "DELETE"})
 
 
@@ -79,13 +80,15 @@ def _by_user(event: Mapping[str, Any], kind: str) -> UserEvent | None:
     if kind not in _OF_USERS:
         return None
     details, auth = _object(event, "details"), _object(event, "authDetails")
+    if kind == "UPDATE_PROFILE" and "updated_email" not in details:
+        return None
     return UserEvent(
         _user_id("userId", event.get("userId", auth.get("userId"))),
         _time(event.get("time")),
         created=kind == "REGISTER",
         deleted=kind == "DELETE_ACCOUNT",
-        verified={"VERIFY_EMAIL": True, "UPDATE_EMAIL": False}.get(kind),
-        email=_email(details.get("email")) if kind != "UPDATE_EMAIL" else None,
+        verified=_VERIFIED.get(kind),
+        email=_email(details.get("email")) if not kind.startswith("UPDATE_") else None,
         name=_name(details.get("first_name"), details.get("last_name")),
         realm=_text(event.get("realmName")),
     )

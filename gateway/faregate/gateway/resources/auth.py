@@ -108,7 +108,7 @@ async def login(request: Request, body: Login) -> Token:
         )
     password = body.password.get_secret_value()
     user, token = await embedded.login(email, password, _address(request))
-    await _if_possible("invitations", accept_invitations(gateway, user.user_id, user.email))
+    await _if_possible("invitations", accept_invitations(gateway, user.user_id, email))
     return Token(access_token=token, token_type="bearer", expires_in=embedded.token_ttl_s)  # noqa: S106
 
 

@@ -8,3 +8,7 @@ CREATE TABLE identity_state (
     deleted boolean NOT NULL
 );
 GRANT SELECT, INSERT, UPDATE ON identity_state TO faregate_app;
+
+-- Whom the provider has told of, but whose address it has not verified, is known without one.
+ALTER TABLE users ALTER COLUMN email DROP NOT NULL;
+ALTER TABLE users ADD CHECK (email IS NOT NULL OR password_hash IS NULL);
