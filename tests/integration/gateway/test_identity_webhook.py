@@ -302,7 +302,8 @@ async def test_with_the_embedded_identity_an_event_does_not_touch_who_signs_in_w
     async with set_up(store, oidc_issuer=None, oidc_audience=None) as found:
         ada = await found.person("ada@example.com")
         event = verified(ada.user_id, T0, "eve@example.com")
-        await told(found, event, verified("eve"), by_admin("DELETE", ada.user_id))
+        changed = {**event, "type": "UPDATE_EMAIL", "time": T0 + 1}
+        await told(found, event, changed, verified("eve"), by_admin("DELETE", ada.user_id))
         assert await known(found) == {ada.user_id: "ada@example.com"}
         signed_in = await found.nobody.post(
             "/api/auth/login", {"email": "ada@example.com", "password": PASSWORD}

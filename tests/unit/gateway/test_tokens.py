@@ -116,6 +116,10 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "the address of a key": lambda: embedded_key("jku"),
     "the address of a certificate": lambda: embedded_key("x5u"),
     "a certificate in the header": lambda: embedded_key("x5c"),
+    "the address of a key beside a good signature": lambda: token(
+        header={"jku": "https://evil.example/keys"}
+    ),
+    "a key beside a good signature": lambda: token(header={"jwk": STRANGER.as_dict(private=False)}),
     "a critical extension": lambda: (
         f"{b64({'alg': 'RS256', 'kid': 'rsa', 'crit': ['b64'], 'b64': False})}.{b64(claims())}.AAAA"
     ),
