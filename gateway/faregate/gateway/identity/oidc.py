@@ -37,7 +37,7 @@ class Issuer:
         if not isinstance(address, str) or not address.startswith(("https://", "http://")):
             raise IssuerUnavailable("the discovery document has no jwks_uri")
         keys = public_keys(await self._read(address))
-        log.info("oidc_keys", issuer=self.url, keys=len(keys))
+        log.debug("oidc_keys", issuer=self.url, keys=len(keys))
         return keys
 
     async def close(self) -> None:
