@@ -14,10 +14,10 @@ PYTEST_ARGS ?=
 # Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo test check simulate bench schemas lint types clean
+.PHONY: help setup demo test test-keycloak check simulate bench schemas lint types clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make .venv from uv.lock (needs only python3 >= 3.11)
 	@:
@@ -30,7 +30,10 @@ demo: setup ## the whole story on real Kafka and PostgreSQL (ARGS=--keep leaves 
 	@$(BIN)/faregate demo $(ARGS)
 
 test: setup ## the whole suite, real Kafka and PostgreSQL included (PYTEST_ARGS="-k dlq")
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not keycloak" $(PYTEST_ARGS)
+
+test-keycloak: setup ## tokens, keys and users of a real Keycloak (fetched once, 160 MB)
+	$(BIN)/pytest -m keycloak $(PYTEST_ARGS) tests/integration/keycloak
 
 check: setup lint types ## the inner loop: lint, types, and the tests that need no servers
 	$(BIN)/pytest -q -m "not stack and not faults" $(PYTEST_ARGS) tests/unit tests/contracts tests/tidy

@@ -15,7 +15,7 @@ from faregate.gateway.answers import rejection
 from faregate.gateway.byok import routes as byok
 from faregate.gateway.callers import GuardedRoute
 from faregate.gateway.context import Gateway
-from faregate.gateway.identity.oidc import IssuerUnavailable
+from faregate.gateway.identity.keyring import KeysUnavailable
 from faregate.gateway.llm import routes as llm
 from faregate.gateway.middleware import Edge
 from faregate.gateway.openapi import document
@@ -27,6 +27,7 @@ from faregate.gateway.resources import (
     balance,
     health,
     holds,
+    identity_webhook,
     org_credits,
     orgs,
     spending,
@@ -50,6 +51,7 @@ RESOURCES = (
     health,
     auth,
     byok,
+    identity_webhook,
     admin_credits,
     admin_settings,
 )
@@ -59,7 +61,7 @@ _AWAY = (
     *TRANSIENT,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
-    IssuerUnavailable,
+    KeysUnavailable,
 )
 """What means that a server cannot be asked now: 503, and nothing is allowed."""
 

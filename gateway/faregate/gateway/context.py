@@ -11,6 +11,7 @@ from starlette.requests import Request
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.oidc import Issuer
+from faregate.gateway.identity.outside import OutsideUsers
 from faregate.gateway.identity.tokens import Verifier
 from faregate.gateway.identity.users import Users
 from faregate.gateway.membership import Memberships
@@ -37,6 +38,7 @@ class Gateway:
     settings: GatewaySettings
     store: GroupedStore
     users: Users
+    outside: OutsideUsers
     memberships: Memberships
     verifier: Verifier
     embedded: Embedded | None

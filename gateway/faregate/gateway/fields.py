@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import (
     BaseModel,
@@ -37,11 +37,17 @@ def _zero_allowed(value: object) -> int:
     return parse_credits(value, allow_zero=True)
 
 
+def is_email(value: object) -> TypeGuard[str]:
+    """Tell whether something is an e-mail address, without characters that cannot be seen."""
+    form = isinstance(value, str) and len(value) <= _EMAIL_CHARS and _EMAIL.fullmatch(value)
+    return bool(form and not find_unsafe(str(value)))
+
+
 def _email(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _EMAIL_CHARS or not _EMAIL.fullmatch(value):
-        raise ValueError("write an e-mail address such as ada@example.com")
-    if find_unsafe(value):
-        raise ValueError("an e-mail address has no control or zero-width characters")
+    if not is_email(value):
+        raise ValueError(
+            "write an e-mail address such as ada@example.com, without invisible characters"
+        )
     return value
 
 
@@ -132,4 +138,5 @@ __all__ = [
     "Tokens",
     "Whole",
     "datetime",
+    "is_email",
 ]

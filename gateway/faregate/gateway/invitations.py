@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from faregate.gateway.context import VIA, Gateway
-from faregate.gateway.problems import Problem
 from faregate.ledger import acts
 from faregate.ledger.core.accounts import Role
 
@@ -14,7 +13,7 @@ async def accept_invitations(gateway: Gateway, user_id: str, email: str) -> str 
     Safe to repeat: each membership is one act with a key of its own.
     """
     if gateway.issuer is not None:
-        await _note(gateway, user_id, email)
+        await gateway.outside.note(user_id, email)
     first = None
     for invitation in await gateway.users.invitations(email):
         role: Role = "admin" if invitation.role == "admin" else "member"
@@ -31,11 +30,3 @@ async def accept_invitations(gateway: Gateway, user_id: str, email: str) -> str 
         await gateway.users.accepted(email, org_id)
         first = first or org_id
     return first
-
-
-async def _note(gateway: Gateway, user_id: str, email: str) -> None:
-    """Note whose verified address it is, so that they can be invited by it."""
-    try:
-        await gateway.users.add(email, None, user_id=user_id)
-    except Problem:  # noted before, or the address is somebody else's
-        return

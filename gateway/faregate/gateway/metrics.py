@@ -60,6 +60,10 @@ class Metrics:
         )
         # Tokens by how they were checked: cached, verified, refused.
         self.tokens = Counter("faregate_tokens", "Tokens seen.", ("result",), registry=registry)
+        # Events of an outside identity provider: applied, ignored, refused (not signed by it).
+        self.identity_events = Counter(
+            "faregate_identity_events", "Events received.", ("result",), registry=registry
+        )
         # Calls of models by what they were charged by (reported: the upstream's usage, estimated,
         # nothing) and whose key paid upstream (credits, byok).
         self.llm_calls = Counter(

@@ -41,6 +41,9 @@ REASONS: Mapping[str, Reason] = {
         "Send `Authorization: Bearer <token>` with a token that is valid now.",
     ),
     "sign_in_failed": Reason(401, "Sign-in failed", "Check e-mail address and password."),
+    "signature_invalid": Reason(
+        401, "The signature is not good", "Sign the body with the secret that is set here."
+    ),
     "byok_key_missing": Reason(
         400,
         "No key is stored for this provider",

@@ -13,6 +13,7 @@ from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.keyring import Keyring
 from faregate.gateway.identity.oidc import Issuer
+from faregate.gateway.identity.outside import OutsideUsers
 from faregate.gateway.identity.tokens import ALGORITHMS, Expected, Verifier
 from faregate.gateway.identity.users import Users
 from faregate.gateway.llm.service import Llm
@@ -42,11 +43,13 @@ def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gatew
             raise ValueError("with an OpenID Connect issuer an audience must be set")
         issuer = Issuer(settings.oidc_issuer)
         expected = Expected(settings.oidc_issuer, settings.oidc_audience, ALGORITHMS, _SKEW_S)
-        verifier = Verifier(Keyring(issuer.keys), expected, metrics)
+        keyring = Keyring(issuer.keys, max_age_s=settings.oidc_keys_s)
+        verifier = Verifier(keyring, expected, metrics)
     return Gateway(
         settings=settings,
         store=grouped,
         users=users,
+        outside=OutsideUsers(store.pool, store.keys),
         memberships=Memberships(store.pool),
         verifier=verifier,
         embedded=embedded,

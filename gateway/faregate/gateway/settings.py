@@ -31,6 +31,10 @@ class GatewaySettings:
     oidc_issuer: str | None = None
     """An OpenID Connect issuer; with one the embedded identity is off."""
     oidc_audience: str | None = None
+    oidc_keys_s: float = 300.0
+    """A key that the issuer has withdrawn is refused after so long at the latest."""
+    identity_webhook_secret: str | None = field(default=None, repr=False)
+    """What the identity provider signs its events with; None: there is no webhook."""
     token_ttl_s: int = 3600
     """How long a token of the embedded identity is valid."""
     sign_ins_per_minute: int = 10

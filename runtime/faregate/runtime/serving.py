@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from aiokafka.errors import KafkaError
+from pydantic import SecretStr
 
 from faregate.consumers.kafka import Cluster
 from faregate.consumers.lag import lag_of
@@ -48,6 +49,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         cors_origins=tuple(settings.gateway_cors_origins.split()),
         oidc_issuer=settings.oidc_issuer,
         oidc_audience=settings.oidc_audience,
+        oidc_keys_s=settings.oidc_keys_s,
+        identity_webhook_secret=_shown(settings.identity_webhook_secret),
         token_ttl_s=settings.gateway_token_ttl_s,
         sign_ins_per_minute=settings.gateway_sign_ins_per_minute,
         trusted_proxies=settings.gateway_trusted_proxies,
@@ -56,6 +59,10 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         self_purchase=settings.gateway_self_purchase,
         llm=llm_settings(settings),
     )
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 class Probe:

@@ -15,12 +15,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from faregate.consumers.kafka import Cluster
 from faregate.events.amounts import format_credits, parse_credits
 from faregate.ledger.core import Rules, Welcome
-from faregate.runtime.llm_fields import SECRETS, LlmFields
+from faregate.runtime.identity_fields import SECRETS as IDENTITY_SECRETS
+from faregate.runtime.identity_fields import IdentityFields
+from faregate.runtime.llm_fields import SECRETS as LLM_SECRETS
+from faregate.runtime.llm_fields import LlmFields
 from faregate.runtime.setting_types import Amount, Amounts, Environment
 from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
+SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS)
 
 
 class SettingsError(Exception):
@@ -31,7 +35,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields):
+class Settings(LlmFields, IdentityFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)
@@ -104,8 +108,6 @@ class Settings(LlmFields):
     gateway_self_purchase: bool = Field(
         default=True, description="Whether admins of an org may book purchases for it."
     )
-    oidc_issuer: str | None = Field(None, description="An OpenID Connect issuer, by its URL.")
-    oidc_audience: str | None = Field(None, description="What its tokens must be meant for.")
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -14,7 +15,7 @@ from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, RSAKey
 
-from faregate.gateway.identity.keyring import Key, Keyring, public_keys
+from faregate.gateway.identity.keyring import Key, Keyring, KeysUnavailable, public_keys
 from faregate.gateway.identity.tokens import ALGORITHMS, Expected, Verifier
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.problems import Problem
@@ -39,10 +40,13 @@ class Source:
 
     def __init__(self) -> None:
         self.fetched = 0
+        self.away = False
         self.set = jwks()
 
     async def __call__(self) -> Mapping[str, Key]:
         self.fetched += 1
+        if self.away:
+            raise KeysUnavailable("no answer")
         return public_keys(self.set)
 
 
@@ -92,11 +96,14 @@ def embedded_key(name: str) -> str:
     value: Any = {**STRANGER.as_dict(private=False), "kid": "rsa"}
     if name in {"jku", "x5u"}:
         value = "https://evil.example/keys"
+    if name == "x5c":
+        value = [b64(STRANGER.as_der(private=False))]
     head, said = {"alg": "RS256", "kid": "rsa", name: value}, b64(claims())
     real = token(STRANGER)
     return f"{b64(head)}.{said}.{real.split('.')[2]}"
 
 
+SAYS_TWO_THINGS = b'{"alg": "RS256", "kid": "rsa", "alg": "none"}'
 ATTACKS: dict[str, Callable[[], str]] = {
     "no signature, none": lambda: unsigned("none"),
     "no signature, None": lambda: unsigned("None"),
@@ -108,11 +115,22 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "a key in the header": lambda: embedded_key("jwk"),
     "the address of a key": lambda: embedded_key("jku"),
     "the address of a certificate": lambda: embedded_key("x5u"),
+    "a certificate in the header": lambda: embedded_key("x5c"),
+    "the address of a key beside a good signature": lambda: token(
+        header={"jku": "https://evil.example/keys"}
+    ),
+    "a key beside a good signature": lambda: token(header={"jwk": STRANGER.as_dict(private=False)}),
     "a critical extension": lambda: (
         f"{b64({'alg': 'RS256', 'kid': 'rsa', 'crit': ['b64'], 'b64': False})}.{b64(claims())}.AAAA"
     ),
+    "no more than zeros for a signature": lambda: (
+        f"{b64({'alg': 'ES256', 'kid': 'ec'})}.{b64(claims())}.{b64(bytes(64))}"
+    ),
+    "a header that says two things": lambda: f"{b64(SAYS_TWO_THINGS)}.{b64(claims())}.",
     "an unknown kid": lambda: token(header={"kid": "nobody"}),
     "a kid that is a path": lambda: token(header={"kid": "../../dev/null"}),
+    "a kid that is an address": lambda: token(header={"kid": "https://evil.example/keys/rsa"}),
+    "a kid that is a query": lambda: token(header={"kid": "rsa' OR '1'='1"}),
     "a kid that is no text": lambda: (
         f"{b64({'alg': 'RS256', 'kid': ['rsa']})}.{b64(claims())}.AAAA"
     ),
@@ -141,6 +159,15 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "not base64": lambda: "!!!.###.$$$",
     "a header that is no object": lambda: f"{b64([1])}.{b64(claims())}.AAAA",
     "claims that are no object": lambda: f"{b64({'alg': 'RS256', 'kid': 'rsa'})}.{b64([1])}.AAAA",
+    "an ID token, as Keycloak marks it": lambda: token(typ="ID"),
+    "an ID token by its hash": lambda: token(at_hash="77QmUPtjPfzWtF2AnpK9RQ"),
+    "an ID token by its use": lambda: token(token_use="id"),
+    "a refresh token": lambda: token(typ="Refresh"),
+    "an offline token": lambda: token(typ="Offline"),
+    "a logout token": lambda: token(header={"typ": "logout+jwt"}, typ="Logout"),
+    "a logout token by its events": lambda: token(events={}),
+    "a token that is bound to a key": lambda: token(typ="DPoP", cnf={"jkt": "x"}),
+    "a token of another kind": lambda: token(header={"typ": "secevent+jwt"}),
     "far too long": lambda: token(padding="x" * 10_000),
 }
 
@@ -188,12 +215,80 @@ async def test_keys_are_fetched_again_for_an_unknown_one_but_not_for_each_token(
     assert source.fetched == 1
 
 
+@pytest.mark.parametrize("kind", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])
+async def test_access_tokens_are_taken_as_issuers_mark_them(kind: str) -> None:
+    marked = token(header={"typ": kind}, typ="Bearer", token_use="access")
+    assert (await verifier().verify(marked)).user_id == "ada"
+
+
 async def test_after_a_rotation_the_new_key_is_found() -> None:
     source = Source()
     checks = verifier(source, refetch_s=0.0)
     await checks.verify(token())
     source.set["keys"].append({**STRANGER.as_dict(private=False), "kid": "new"})
     assert (await checks.verify(token(STRANGER, {"kid": "new"}))).user_id == "ada"
+
+
+async def test_a_key_that_the_issuer_withdraws_is_refused_in_time_also_for_known_tokens() -> None:
+    source = Source()
+    checks = verifier(source, max_age_s=0.2)
+    old = token()
+    claimed = await checks.verify(old)
+    checks.remember(old, claimed)
+    del source.set["keys"][0]
+    assert checks.known(old) is not None
+    await asyncio.sleep(0.21)
+    assert checks.known(old) is None
+    with pytest.raises(Problem):
+        await checks.verify(old)
+    assert (await checks.verify(token(EC, {"alg": "ES256", "kid": "ec"}))).user_id == "ada"
+
+
+async def test_another_key_under_an_old_name_ends_what_the_old_one_had_signed() -> None:
+    source = Source()
+    checks = verifier(source, max_age_s=0.2)
+    old = token()
+    checks.remember(old, await checks.verify(old))
+    source.set["keys"][0] = {**STRANGER.as_dict(private=False), "kid": "rsa"}
+    await asyncio.sleep(0.21)
+    assert (await checks.verify(token(STRANGER))).user_id == "ada"
+    assert checks.known(old) is None
+
+
+async def test_keys_in_use_are_read_again_in_the_background_and_stay_the_same() -> None:
+    source = Source()
+    checks = verifier(source, max_age_s=0.4)
+    ours = token()
+    checks.remember(ours, await checks.verify(ours))
+    for _ in range(12):
+        await asyncio.sleep(0.05)
+        assert checks.known(ours) is not None
+    assert 2 <= source.fetched <= 4
+
+
+async def test_while_the_issuer_is_away_known_keys_count_and_unknown_ones_are_not_refused() -> None:
+    source = Source()
+    checks = verifier(source, max_age_s=0.2, refetch_s=0.0)
+    ours = token()
+    checks.remember(ours, await checks.verify(ours))
+    source.away = True
+    await asyncio.sleep(0.15)
+    assert checks.known(ours) is not None
+    await asyncio.sleep(0.1)
+    assert checks.known(ours) is not None, "the attempt in the background has failed"
+    assert (await checks.verify(token(jti="another"))).user_id == "ada"
+    with pytest.raises(KeysUnavailable):
+        await checks.verify(token(header={"kid": "new"}))
+
+
+async def test_right_after_a_failed_attempt_keys_are_not_asked_for_again() -> None:
+    source = Source()
+    source.away = True
+    checks = verifier(source, refetch_s=30.0)
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            await checks.verify(token())
+    assert source.fetched == 1
 
 
 async def test_a_remembered_token_ends_when_it_expires() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import structlog
 
-from faregate.gateway.identity.keyring import Key, public_keys
+from faregate.gateway.identity.keyring import Key, KeysUnavailable, public_keys
 
 log = structlog.get_logger("faregate.gateway")
 
@@ -16,8 +16,8 @@ _TIMEOUT_S = 5.0
 _MAX_BYTES = 1_048_576
 
 
-class IssuerUnavailable(Exception):
-    """The issuer's keys cannot be read now: nobody can be let in by a new key."""
+class IssuerUnavailable(KeysUnavailable):
+    """The issuer does not answer, or not as an issuer does."""
 
 
 class Issuer:
@@ -37,7 +37,7 @@ class Issuer:
         if not isinstance(address, str) or not address.startswith(("https://", "http://")):
             raise IssuerUnavailable("the discovery document has no jwks_uri")
         keys = public_keys(await self._read(address))
-        log.info("oidc_keys", issuer=self.url, keys=len(keys))
+        log.debug("oidc_keys", issuer=self.url, keys=len(keys))
         return keys
 
     async def close(self) -> None:

@@ -1,8 +1,14 @@
 """Tokens: issued by the embedded identity, verified for it and for an OpenID Connect issuer.
 
 Checked in this order: form and size, algorithm (pinned), `kid` (a look-up key only), signature,
-issuer, audience, times. Headers that bring a key or an address of one (`jwk`, `jku`, `x5u`, `x5c`)
-and critical extensions are refused outright.
+issuer, audience, times, kind. Headers that bring a key or an address of one (`jwk`, `jku`, `x5u`,
+`x5c`) and critical extensions are refused outright.
+
+Only access tokens are taken. The same issuer signs ID tokens, which are meant for a client and say
+who signed in, refresh and logout tokens: what tells them apart is `typ` in the header (RFC 9068
+section 2.1, RFC 8725 section 3.11), `typ` in Keycloak's claims, and the hashes that only ID tokens
+carry (OpenID Connect Core 1.0 section 3.1.3.6). A token that is bound to a key of its sender
+(`cnf`: RFC 8705, RFC 9449) is good only with a proof, which nobody here asks for: refused.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from joserfc import jwt
@@ -31,6 +37,10 @@ _MAX_CHARS = 8_192
 _KEPT = 10_000
 _FOREIGN_KEYS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
 _SCOPE_PREFIX = "faregate:"
+_HEADER_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_CLAIMED_TYPES = frozenset({"bearer", "jwt", "at+jwt"})
+_NO_ACCESS = "it is no access token that a bearer can show"
+_NOT_OF_ACCESS = frozenset({"at_hash", "c_hash", "cnf", "events"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class Claims:
     scopes: frozenset[str]
     expires_at: float
     email: str | None = None
+    signed_by: tuple[str, Key] | None = field(default=None, compare=False, repr=False)
+    """`kid` and key: what was verified is forgotten when the issuer withdraws the key."""
 
     @property
     def is_admin(self) -> bool:
@@ -70,12 +82,18 @@ class Verifier:
     def known(self, token: str) -> Claims | None:
         """Give what a token says that was verified before and is still good."""
         known = self._known.get(token)
-        if known is not None and time.time() < known.expires_at:
+        if known is not None and self._still_good(known):
             self._known.move_to_end(token)
             self._metrics.tokens.labels("cached").inc()
             return known
         self._known.pop(token, None)
         return None
+
+    def _still_good(self, claims: Claims) -> bool:
+        signed = claims.signed_by
+        return time.time() < claims.expires_at and (
+            signed is None or self._keyring.holds(signed[0], signed[1])
+        )
 
     def remember(self, token: str, claims: Claims) -> None:
         """Take a verified token for good until it expires."""
@@ -103,12 +121,14 @@ class Verifier:
             raise _refused("its algorithm is not one of those that are accepted")
         if header.keys() & _FOREIGN_KEYS:
             raise _refused("its header brings a key or an extension of its own")
+        if str(header.get("typ", "JWT")).lower() not in _HEADER_TYPES:
+            raise _refused(_NO_ACCESS)
         if not isinstance(kid, str):
             raise _refused("its header names no key")
         key = await self._keyring.find(kid)
         if key is None or key.key_type != _KIND_OF[str(algorithm)[0]]:
             raise _refused("its key is not known")
-        return self._claims(token, key, str(algorithm))
+        return replace(self._claims(token, key, str(algorithm)), signed_by=(kid, key))
 
     def _claims(self, token: str, key: Key, algorithm: str) -> Claims:
         expected = self._expected
@@ -127,7 +147,15 @@ class Verifier:
             registry.validate(claims)
         except JoseError as error:
             raise _refused(f"its claims are not good: {error}") from None
+        _require_access(claims)
         return claims_of(claims, expected.skew_s)
+
+
+def _require_access(claims: Mapping[str, Any]) -> None:
+    if str(claims.get("typ", "Bearer")).lower() not in _CLAIMED_TYPES:
+        raise _refused(_NO_ACCESS)
+    if claims.keys() & _NOT_OF_ACCESS or claims.get("token_use", "access") != "access":
+        raise _refused(_NO_ACCESS)
 
 
 def claims_of(claims: Mapping[str, Any], skew_s: int) -> Claims:

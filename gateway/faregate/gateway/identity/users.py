@@ -1,7 +1,7 @@
 """Users of the embedded identity, and invitations by e-mail address.
 
-Addresses are compared without regard to case. With an outside issuer, users are noted here once a
-token has shown their verified address, so that they can be invited by it.
+Addresses are compared without regard to case. Users of an outside issuer are noted here too
+(`outside.py`), so that they can be invited by the address that it has verified.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ _ACCEPTED = "DELETE FROM invitations WHERE email = lower($1) AND org_id = $2"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who can sign in. `password_hash` is None where an outside issuer signs them in."""
+    """Somebody who can sign in. `password_hash` is None where an outside issuer signs them in.
+
+    `email` is None while that issuer has not verified it.
+    """
 
     user_id: str
-    email: str
+    email: str | None
     password_hash: str | None
     name: str | None
     is_admin: bool

@@ -13,18 +13,15 @@ from pydantic import Field, SecretStr
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.callers import Caller, GuardedRoute, Public
-from faregate.gateway.context import VIA, Gateway, gateway_of
+from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Answer, Body, Email, Id, Number, Text
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.passwords import MAX_CHARS, MIN_CHARS
 from faregate.gateway.invitations import accept_invitations
 from faregate.gateway.organizations import create_org
 from faregate.gateway.problems import Problem, responses
+from faregate.gateway.registering import register_account
 from faregate.gateway.settings import USER_SCOPES
-from faregate.ledger import reading
-from faregate.ledger.acts_sending import identity
-from faregate.ledger.batch import Refs, Submission
-from faregate.ledger.core import Register
 
 log = structlog.get_logger("faregate.gateway")
 Value = TypeVar("Value")
@@ -111,7 +108,7 @@ async def login(request: Request, body: Login) -> Token:
         )
     password = body.password.get_secret_value()
     user, token = await embedded.login(email, password, _address(request))
-    await _if_possible("invitations", accept_invitations(gateway, user.user_id, user.email))
+    await _if_possible("invitations", accept_invitations(gateway, user.user_id, email))
     return Token(access_token=token, token_type="bearer", expires_in=embedded.token_ttl_s)  # noqa: S106
 
 
@@ -141,13 +138,7 @@ async def _if_possible(step: str, work: Coroutine[Any, Any, Value]) -> Value | N
 
 async def _provisioned(gateway: Gateway, user_id: str, referral: str | None) -> float:
     """Make the credit account; give what is available."""
-    user, store = f"user:{user_id}", gateway.store
-    named = identity(store, VIA, f"register {user_id}", "register", {"referral": referral})
-    kind, _, sender = (referral or "").partition(":")
-    referrer = referral if kind == "user" and sender else None
-    command = Register(named, user, referral=referral, referrer=referrer)
-    await store.apply([Submission(command, Refs(VIA, f"register {user_id}"))])
-    row = await reading.current(store, user)
+    row = await register_account(gateway, user_id, referral=referral)
     return to_credits(row["balance"] - row["held"]) if row else 0
 
 

@@ -1,0 +1,101 @@
+"""Users of an outside identity provider: who there is, and whose address is verified, in any order.
+
+Only addresses that the provider has verified are noted: who is invited by an address becomes a
+member of an org, so an address that nobody has proven would let anybody in. Rules for events that
+are repeated or late:
+
+- The newest event about a user's address counts, by the provider's clock.
+- A deletion is final, also when it arrives before the creation: ids are never given again.
+- An address is one user's: of who verified it first, until an event says that they have it no more.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import asyncpg
+
+from faregate.gateway.identity.keycloak import UserEvent
+from faregate.ledger.keys import Keys
+
+Known = Literal["newest", "late", "gone"]
+"""How an event came: `late` if a newer one has spoken of the user's address, or the user is `gone`."""
+
+_STATE = """
+INSERT INTO identity_state AS known (user_key, at, deleted) VALUES ($1, $2, $3)
+ON CONFLICT (user_key) DO UPDATE
+SET at = greatest(known.at, EXCLUDED.at), deleted = known.deleted OR EXCLUDED.deleted
+RETURNING at, deleted"""
+_DELETED = "SELECT deleted FROM identity_state WHERE user_key = $1"
+_ADD = """
+INSERT INTO users (user_id, email, name)
+SELECT $1, NULL, $2
+WHERE NOT EXISTS (SELECT FROM identity_state WHERE user_key = $3 AND deleted)
+ON CONFLICT (user_id) DO UPDATE SET name = coalesce(users.name, EXCLUDED.name)
+WHERE users.password_hash IS NULL AND users.name IS NULL AND EXCLUDED.name IS NOT NULL"""
+_NOTE = """
+UPDATE users SET email = $2 WHERE user_id = $1 AND email IS NULL
+AND NOT EXISTS (SELECT FROM users other WHERE lower(other.email) = lower($2))"""
+_CHANGE = """
+UPDATE users SET email = $2, name = coalesce($3, name)
+WHERE user_id = $1 AND password_hash IS NULL"""
+_FORGET = "UPDATE users SET email = NULL WHERE user_id = $1 AND password_hash IS NULL"
+_DELETE = "DELETE FROM users WHERE user_id = $1 AND password_hash IS NULL"
+
+
+class OutsideUsers:
+    """The users in the database. All raise the driver's errors when it is away."""
+
+    def __init__(self, pool: asyncpg.Pool, keys: Keys) -> None:
+        self._pool = pool
+        self._keys = keys
+
+    async def note(self, user_id: str, email: str) -> None:
+        """Note a verified address that a token has shown, unless one is noted already."""
+        await self._pool.execute(_ADD, user_id, None, self._key(user_id))
+        with suppress(asyncpg.UniqueViolationError):  # somebody else's, in this very moment
+            await self._pool.execute(_NOTE, user_id, email)
+
+    async def learn(self, event: UserEvent) -> Known:
+        """Take in what an event says of a user. Safe to repeat."""
+        key = self._key(event.user_id)
+        async with self._pool.acquire() as connection, connection.transaction():
+            known = await _known(connection, event, key)
+            if known == "gone":
+                await connection.execute(_DELETE, event.user_id)
+                return known
+            if event.created or event.verified is not None:
+                await connection.execute(_ADD, event.user_id, event.name, key)
+            if known == "newest" and event.verified and event.email is not None:
+                await _change(connection, event.user_id, event.email, event.name)
+            elif known == "newest" and event.verified is False:
+                await connection.execute(_FORGET, event.user_id)
+            return known
+
+    def _key(self, user_id: str) -> UUID:
+        return UUID(bytes=self._keys.internal("outside user", user_id))
+
+
+async def _known(connection: asyncpg.Connection, event: UserEvent, key: UUID) -> Known:
+    """Keep what the event says last, and tell how it came."""
+    if not (event.deleted or event.verified is False or (event.verified and event.email)):
+        return "gone" if await connection.fetchval(_DELETED, key) else "newest"
+    now = datetime.now(UTC)
+    at = min(event.at or now, now)  # a clock that is ahead must not outlast later events
+    state = await connection.fetchrow(_STATE, key, at, event.deleted)
+    if state["deleted"]:
+        return "gone"
+    return "newest" if state["at"] == at else "late"
+
+
+async def _change(
+    connection: asyncpg.Connection, user_id: str, email: str, name: str | None
+) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(_CHANGE, user_id, email, name)
+    except asyncpg.UniqueViolationError:  # the address is somebody else's
+        await connection.execute(_FORGET, user_id)
