@@ -169,14 +169,15 @@ class GuardedRoute(APIRoute):
             has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
             read = StrictRequest(request.scope, request.receive)
             if has_body and self.body_field is not None:
-                _require_json(request)
+                require_json(request)
                 await read.parse()
             return await handler(read)
 
         return strict
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Refuse a body that does not say it is JSON. Raises Problem `unsupported_media_type`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
         return
@@ -212,6 +213,7 @@ __all__ = [
     "anyone",
     "authenticate",
     "org_of",
+    "require_json",
     "require_role",
     "rules_of",
 ]

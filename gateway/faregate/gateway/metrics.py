@@ -59,6 +59,16 @@ class Metrics:
         # Calls whose charge or release was given up: each is in the log, with its hold.
         self.llm_given_up = Counter("faregate_llm_given_up", "Not settled.", registry=registry)
 
+        # Webhooks of Lago by what they were about and what came of them: applied, unchanged,
+        # ignored, refused (Lago shows those as failed).
+        self.lago_webhooks = Counter(
+            "faregate_lago_webhooks", "Messages of Lago.", ("object", "result"), registry=registry
+        )
+        # Customers sent to Lago: made, failed (tried again), refused.
+        self.lago_customers = Counter(
+            "faregate_lago_customers", "Customers sent.", ("result",), registry=registry
+        )
+
     def text(self) -> bytes:
         """Write all metrics in the text format."""
         return generate_latest(self.registry)

@@ -73,7 +73,7 @@ def _tidy(operation: dict[str, Any]) -> None:
     answers = operation["responses"]
     if "HTTPValidationError" in json.dumps(answers.get("422", {})):
         del answers["422"]
-    if "401" in answers and operation["tags"] != ["Sign-in"]:
+    if "401" in answers and operation["tags"][0] not in {"Sign-in", "Webhooks"}:
         operation["security"] = [{"bearer": []}]
 
 

@@ -40,6 +40,9 @@ REASONS: Mapping[str, Reason] = {
         "No valid token",
         "Send `Authorization: Bearer <token>` with a token that is valid now.",
     ),
+    "bad_signature": Reason(
+        401, "The signature is not good", "Sign the body as docs/lago.md says."
+    ),
     "sign_in_failed": Reason(401, "Sign-in failed", "Check e-mail address and password."),
     "byok_key_missing": Reason(
         400,
@@ -80,6 +83,14 @@ REASONS: Mapping[str, Reason] = {
     "unknown_pipeline": Reason(422, "Unknown pipeline", "Ask an admin to add it to the prices."),
     "unknown_price": Reason(
         422, "No price for this model or phase", "Ask an admin to add it to the prices."
+    ),
+    "unknown_plan": Reason(
+        422, "No tier for this plan", "Map it with FAREGATE_LAGO_PLANS, then send it again."
+    ),
+    "unknown_customer": Reason(
+        422,
+        "No account for this customer",
+        "Give the customer an external id such as user:<id> or org:<id>, then send it again.",
     ),
     "quota_exceeded": Reason(
         429, "The quota of calls is used up", "Wait for the next period, or change the tier."

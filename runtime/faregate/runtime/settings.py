@@ -15,12 +15,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from faregate.consumers.kafka import Cluster
 from faregate.events.amounts import format_credits, parse_credits
 from faregate.ledger.core import Rules, Welcome
-from faregate.runtime.llm_fields import SECRETS, LlmFields
+from faregate.runtime.lago_fields import SECRETS as LAGO_SECRETS
+from faregate.runtime.lago_fields import LagoFields
+from faregate.runtime.llm_fields import SECRETS as LLM_SECRETS
+from faregate.runtime.llm_fields import LlmFields
 from faregate.runtime.setting_types import Amount, Amounts, Environment
 from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
+SECRETS = (*LLM_SECRETS, *LAGO_SECRETS)
 
 
 class SettingsError(Exception):
@@ -31,7 +35,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields):
+class Settings(LlmFields, LagoFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)

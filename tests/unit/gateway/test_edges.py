@@ -23,6 +23,7 @@ PUBLIC = {
     "/api/version",
     "/auth/register",
     "/api/auth/login",
+    "/webhooks/lago",
 }
 
 
