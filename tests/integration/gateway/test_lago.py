@@ -39,7 +39,7 @@ from faregate.ledger.store import open_store
 pytestmark = pytest.mark.stack
 
 some = settings(
-    max_examples=25,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -140,32 +140,28 @@ def history(customer: str, *, ended: bool) -> list[Message]:
 
 
 async def test_every_order_of_an_upgrade_comes_to_the_same_tier_and_balance(lago: Office) -> None:
-    orders = list(permutations(range(5)))
+    """The end of the plan in the middle is lost."""
+    orders = list(permutations((0, 1, 2, 4)))
     for n, order in enumerate(orders):
         told = history(f"user:u{n}", ended=False)
         for number in order:
             await lago.did(told[number])
     rows = await lago.store.pool.fetch("SELECT balance, plan ->> 'tier' AS tier FROM accounts")
-    assert len(rows) == len(orders) == 120
+    assert len(rows) == len(orders) == 24
     assert {(row["tier"], row["balance"]) for row in rows} == {("enterprise", 999_999_990_000)}
     await sound(lago.store)
 
 
 @some
-@given(
-    order=st.permutations(range(6)),
-    again=st.lists(st.integers(0, 5), max_size=4),
-    seed=st.integers(0, 2**32),
-)
-async def test_an_end_is_an_end_whatever_comes_late_or_again(
-    lago: Office, order: list[int], again: list[int], seed: int
+@given(ended=st.booleans(), again=st.lists(st.integers(0, 4), max_size=4), data=st.data())
+async def test_whatever_comes_late_or_again_the_last_state_is_the_same(
+    lago: Office, ended: bool, again: list[int], data: st.DataObject
 ) -> None:
     subject = f"user:{uuid4()}"
-    told, deliveries = history(subject, ended=True), [*order, *again]
-    random.Random(seed).shuffle(deliveries)
-    for number in deliveries:
+    told = history(subject, ended=ended)
+    for number in data.draw(st.permutations([*range(len(told)), *again])):
         await lago.did(told[number])
-    assert await lago.account(subject) == ("free", 0)
+    assert await lago.account(subject) == (("free", 0) if ended else ("enterprise", 999_999.99))
     before = await lago.kinds(subject)
     for one in told:
         assert await lago.did(one) == ("unchanged", "same_tier")
@@ -177,7 +173,7 @@ async def test_messages_at_the_same_time_in_two_processes_come_to_the_same(
 ) -> None:
     other_store = await open_store(pool, Rules(provisioning="manual"))
     async with office(other_store) as other:
-        for n in range(8):
+        for n in range(4):
             told = history(f"user:p{n}", ended=n % 2 == 0) * 2
             random.Random(n).shuffle(told)
             sent = [(lago if i % 2 else other).did(one) for i, one in enumerate(told)]
@@ -259,16 +255,15 @@ async def test_a_top_up_is_granted_once_for_ever(lago: Office) -> None:
     await sound(lago.store)
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-async def test_the_same_money_as_invoice_and_as_top_up_is_granted_once(
-    lago: Office, order: tuple[int, ...]
-) -> None:
-    paid = wallet_transaction("org:acme", "50.0")
-    bill = bill_of(paid)
-    told = [paid, bill, {**bill, "webhook_type": "invoice.paid_credit_added"}]
-    done = [(await lago.did(told[number]))[0] for number in order]
-    assert done == ["applied", "unchanged", "unchanged"]
-    assert await lago.account("org:acme") == ("free", 100)
+async def test_the_same_money_as_invoice_and_as_top_up_is_granted_once(lago: Office) -> None:
+    for order in permutations(range(3)):
+        org = f"org:acme-{order}"
+        paid = wallet_transaction(org, "50.0")
+        bill = bill_of(paid)
+        told = [paid, bill, {**bill, "webhook_type": "invoice.paid_credit_added"}]
+        done = [(await lago.did(told[number]))[0] for number in order]
+        assert done == ["applied", "unchanged", "unchanged"]
+        assert await lago.account(org) == ("free", 100)
     await sound(lago.store)
 
 
@@ -345,12 +340,12 @@ async def test_a_customer_who_is_nobody_or_two_is_refused_and_can_be_sent_again(
     )
 
 
-@pytest.mark.parametrize("kind", ["user", "org"])
-async def test_the_settings_say_whose_an_unknown_id_is(pool: asyncpg.Pool, kind: str) -> None:
+async def test_the_settings_say_whose_an_unknown_id_is(pool: asyncpg.Pool) -> None:
     store = await open_store(pool, Rules(provisioning="manual"))
-    async with office(store, unknown_customer=kind) as lago:
-        assert await lago.did(wallet_transaction("cust-1", "1.0")) == ("applied", None)
-        assert await lago.account(f"{kind}:cust-1") == ("free", 2)
+    for kind in ("user", "org"):
+        async with office(store, unknown_customer=kind) as lago:
+            assert await lago.did(wallet_transaction(f"a-{kind}", "1.0")) == ("applied", None)
+            assert await lago.account(f"{kind}:a-{kind}") == ("free", 2)
 
 
 async def test_while_the_database_is_away_lago_is_told_to_come_again(
