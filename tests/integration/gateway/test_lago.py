@@ -104,9 +104,7 @@ async def test_a_jwt_of_the_same_lago_from_another_organization_is_refused(
         nobodys = {n: v for n, v in theirs.items() if n != "organization_id"}
         for payload in (theirs, nobodys):
             body = body_of(payload)
-            refused = await lago.nobody.post(
-                "/webhooks/lago", raw=body, headers=by_jwt(body, key)
-            )
+            refused = await lago.nobody.post("/webhooks/lago", raw=body, headers=by_jwt(body, key))
             assert refused.problem == (401, "bad_signature")
         await untouched(lago)
         body = body_of(wallet_transaction("user:ada"))

@@ -86,10 +86,8 @@ def public_key(text: str) -> RSAKey:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
         key = None
-    if not isinstance(key, RSAPublicKey):
-        raise ValueError("is no RSA public key")
-    if key.key_size < _MIN_RSA_BITS:
-        raise ValueError(f"is shorter than {_MIN_RSA_BITS} bits")
+    if not isinstance(key, RSAPublicKey) or key.key_size < _MIN_RSA_BITS:
+        raise ValueError(f"is no RSA public key of {_MIN_RSA_BITS} bits or more")
     return RSAKey.import_key(pem)
 
 
