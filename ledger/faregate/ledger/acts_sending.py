@@ -16,7 +16,6 @@ from faregate.events.amounts import LIMIT_MICRO
 from faregate.ledger import bodies
 from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import Command, Identity, Rejected, Seen
-from faregate.ledger.core.decide import PENDING
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import statements
 from faregate.ledger.store import Store, Unavailable
@@ -92,13 +91,13 @@ async def _sent(store: Store, submission: Submission, erasures: int | None) -> D
         raise result
     if result is None:
         raise Rejected("nothing_to_do", "the command had nothing to do")
-    if isinstance(result, Seen) and result.outcome_id != PENDING:
+    if isinstance(result, Seen):
         row = await store.pool.fetchrow(READING["outcome"], result.outcome_id)
     else:
         event_key = UUID(submission.command.identity.event_key)
         row = await store.pool.fetchrow(READING["outcome_of_key"], event_key)
-    if row is None:  # the same refund, under another key, was in this very transaction
-        raise Unavailable("it was being done already")
+    if row is None:  # the same act came twice in this very transaction: now it has a number
+        raise Unavailable("the same act was done at the same time")
     return await _done(store, row, repeated=isinstance(result, Seen))
 
 

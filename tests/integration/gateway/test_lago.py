@@ -181,6 +181,27 @@ async def test_messages_at_the_same_time_in_two_processes_come_to_the_same(
     await sound(lago.store)
 
 
+async def test_a_process_that_is_slow_does_not_undo_what_another_has_done_since(
+    lago: Office, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, pro, _, top = history("user:ada", ended=False)
+    goes_on, real = asyncio.Event(), lago.store.apply
+
+    async def slow(*given: Any, **more: Any) -> Any:
+        await goes_on.wait()
+        return await real(*given, **more)
+
+    monkeypatch.setattr(lago.store, "apply", slow)
+    async with office(await open_store(pool, Rules(provisioning="manual"))) as other:
+        first = asyncio.create_task(lago.did(pro))
+        await asyncio.sleep(0.3)
+        second = asyncio.create_task(other.did(top))
+        await asyncio.sleep(0.3)
+        goes_on.set()
+        assert await asyncio.gather(first, second) == [("applied", None)] * 2
+        assert (await lago.account("user:ada"))[0] == "enterprise"
+
+
 async def test_an_end_that_comes_before_its_start_stays_the_end(lago: Office) -> None:
     pro = subscription("user:ada", "professional")
     await acts.set_tier(lago.store, "user:ada", "trial", actor="ops", key="t")
