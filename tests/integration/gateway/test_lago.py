@@ -198,7 +198,7 @@ async def test_a_process_that_is_slow_does_not_undo_what_another_has_done_since(
         second = asyncio.create_task(other.did(top))
         await asyncio.sleep(0.3)
         goes_on.set()
-        assert await asyncio.gather(first, second) == [("applied", None)] * 2
+        assert [await first, await second] == [("applied", None)] * 2
         assert (await lago.account("user:ada"))[0] == "enterprise"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -190,3 +191,38 @@ def test_a_message_without_its_object_is_refused(object_type: str, found: Any) -
     with pytest.raises(Problem) as refused:
         read(message(f"{object_type}.updated", object_type, found), SETTINGS)
     assert refused.value.status == 400
+
+
+NASTY: tuple[Any, ...] = (None, True, -1, Decimal("1e999"), "", " ", "\ud800", [], {}, [[]], [None])
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """The value with one part of it, however deep, replaced by something nasty."""
+    yield from NASTY
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from ({**value, name: other} for other in changed(part))
+            yield {n: v for n, v in value.items() if n != name}
+    if isinstance(value, list):
+        for n, part in enumerate(value):
+            yield from ([*value[:n], other, *value[n + 1 :]] for other in changed(part))
+
+
+@pytest.mark.parametrize("kind", ["subscription", "wallet_transaction", "credit", "one_off"])
+def test_whatever_is_nasty_in_a_message_is_read_or_refused_and_never_a_fault(kind: str) -> None:
+    paid = wallet_transaction("user:ada")
+    good = {
+        "subscription": subscription("user:ada", "professional"),
+        "wallet_transaction": paid,
+        "credit": bill_of(paid),
+        "one_off": invoice("org:acme", CREDITS),
+    }[kind]
+    money = read(good, SETTINGS)
+    for wrong in changed(good):
+        try:
+            said = read(wrong, SETTINGS)
+        except Problem as refused:
+            assert refused.status in {400, 422}
+        else:
+            if isinstance(said, Purchase) and isinstance(money, Purchase):
+                assert said.micro <= money.micro

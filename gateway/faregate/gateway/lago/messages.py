@@ -33,6 +33,7 @@ from faregate.gateway.problems import Problem, invalid
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{0,30})?")
 _BY_OBJECT = ("subscription", "invoice", "wallet_transaction")
+_TOP_UPS = ("purchased", "granted")
 _TAKEN_BACK = ("invoice.voided", "invoice.payment_dispute_lost")
 Object = Mapping[str, Any]
 
@@ -164,7 +165,7 @@ def _wallet_transaction(found: Object, settings: LagoSettings) -> Meaning:
     """Read a wallet transaction: one that is `settled` and brings credits in."""
     lago_id = _id(found)
     source = found.get("transaction_status")
-    if found.get("transaction_type") != "inbound" or source not in {"purchased", "granted"}:
+    if found.get("transaction_type") != "inbound" or source not in _TOP_UPS:
         return Nothing("no_top_up")
     if found.get("status") != "settled":
         return Nothing("not_paid")
