@@ -102,9 +102,7 @@ class Lago:
         self._metrics.lago_webhooks.labels(kind, result).inc()
         found = payload.get(kind) if isinstance(payload, dict) else None
         webhook_type = payload.get("webhook_type") if isinstance(payload, dict) else None
-        tell = log.warning if result in {"refused", "ignored"} and kind != "other" else log.info
-        if reason == "not_taken_back":
-            tell = log.warning
+        tell = log.warning if result == "refused" or reason == "not_taken_back" else log.info
         tell(
             "lago_webhook",
             type=str(webhook_type)[:_ID_CHARS],
