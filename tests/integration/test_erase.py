@@ -84,10 +84,15 @@ async def test_nothing_in_any_table_names_an_erased_person(
     await owner.execute(
         "INSERT INTO byok_keys VALUES ('zelda-7', 'openrouter', 1, '', '', '', '', 'stored')"
     )
+    await owner.execute(
+        "INSERT INTO lago_subscriptions VALUES ('s', 'user:zelda-7', 'e', '{p}', now(), now(), true)"
+    )
+    await owner.execute("INSERT INTO lago_tiers VALUES ('user:zelda-7', 'free')")
+    await owner.execute("INSERT INTO lago_customers VALUES ('user:zelda-7')")
     assert await found(owner, "zelda-7")
     done = await erased(ledger, owner, "user:zelda-7")
     assert await found(owner, "zelda-7") == await found(owner, "z@x.test") == []
-    assert done.sign_ins == 5
+    assert done.sign_ins == 8
     assert (done.account, done.grants, done.acts) == (
         f"erased:{await owner.fetchval('SELECT account_id FROM subjects WHERE subject IS NULL')}",
         2,

@@ -16,12 +16,14 @@ from faregate.gateway.byok import routes as byok
 from faregate.gateway.callers import GuardedRoute
 from faregate.gateway.context import Gateway
 from faregate.gateway.identity.keyring import KeysUnavailable
+from faregate.gateway.lago import routes as lago
 from faregate.gateway.llm import routes as llm
 from faregate.gateway.middleware import Edge
 from faregate.gateway.openapi import document
 from faregate.gateway.problems import REASONS, Problem
 from faregate.gateway.resources import (
     admin_credits,
+    admin_dlq,
     admin_settings,
     auth,
     balance,
@@ -54,6 +56,8 @@ RESOURCES = (
     identity_webhook,
     admin_credits,
     admin_settings,
+    admin_dlq,
+    lago,
 )
 """All there is, what is called most often first: routes are looked through in this order."""
 

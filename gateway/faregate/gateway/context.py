@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
+from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.oidc import Issuer
@@ -19,6 +20,7 @@ from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
+    from faregate.gateway.lago.service import Lago
     from faregate.gateway.llm.service import Llm
 
 VIA = "faregate/gateway"
@@ -46,6 +48,9 @@ class Gateway:
     metrics: Metrics
     probe: Probe
     llm: Llm
+    lago: Lago
+    dead_letters: DeadLetters | None = None
+    """None where no Kafka is known."""
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -71,7 +71,19 @@ class Metrics:
         )
         # Calls whose charge or release was given up: each is in the log, with its hold.
         self.llm_given_up = Counter("faregate_llm_given_up", "Not settled.", registry=registry)
+        # Webhooks of Lago by what they were about and what came of them: applied, unchanged,
+        # ignored, refused (Lago shows those as failed).
+        self.lago_webhooks = Counter(
+            "faregate_lago_webhooks", "Messages of Lago.", ("object", "result"), registry=registry
+        )
+        # Customers sent to Lago: made, failed (tried again), refused.
+        self.lago_customers = Counter(
+            "faregate_lago_customers", "Customers sent.", ("result",), registry=registry
+        )
 
+        self._found_elsewhere(registry)
+
+    def _found_elsewhere(self, registry: CollectorRegistry) -> None:
         # 1: the server answers, 0: it does not (kafka, database).
         self.up = Gauge("faregate_server_up", "Answers.", ("server",), registry=registry)
         # Records that a consumer group has still to read; none while that cannot be told.

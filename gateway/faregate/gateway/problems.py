@@ -84,6 +84,14 @@ REASONS: Mapping[str, Reason] = {
     "unknown_price": Reason(
         422, "No price for this model or phase", "Ask an admin to add it to the prices."
     ),
+    "unknown_plan": Reason(
+        422, "No tier for this plan", "Map it with FAREGATE_LAGO_PLANS, then send it again."
+    ),
+    "unknown_customer": Reason(
+        422,
+        "No account for this customer",
+        "Give the customer an external id such as user:<id> or org:<id>, then send it again.",
+    ),
     "quota_exceeded": Reason(
         429, "The quota of calls is used up", "Wait for the next period, or change the tier."
     ),

@@ -9,6 +9,7 @@ import uvicorn
 
 from faregate.gateway.app import create_app
 from faregate.gateway.context import Gateway, Probe
+from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.keyring import Keyring
@@ -16,6 +17,7 @@ from faregate.gateway.identity.oidc import Issuer
 from faregate.gateway.identity.outside import OutsideUsers
 from faregate.gateway.identity.tokens import ALGORITHMS, Expected, Verifier
 from faregate.gateway.identity.users import Users
+from faregate.gateway.lago.service import Lago
 from faregate.gateway.llm.service import Llm
 from faregate.gateway.membership import Memberships
 from faregate.gateway.metrics import Metrics
@@ -29,7 +31,12 @@ _KEEP_ALIVE_S = 30
 _DRAIN_S = 8
 
 
-def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gateway:
+def make_gateway(
+    store: Store,
+    settings: GatewaySettings,
+    probe: Probe,
+    dead_letters: DeadLetters | None = None,
+) -> Gateway:
     """Put the parts together. Raises ValueError for settings that do not go together."""
     metrics = Metrics()
     grouped = GroupedStore(store, settings, metrics)
@@ -57,6 +64,8 @@ def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gatew
         metrics=metrics,
         probe=probe,
         llm=Llm(store.pool, settings.llm),
+        lago=Lago(grouped, settings.lago, metrics),
+        dead_letters=dead_letters,
     )
 
 
@@ -90,8 +99,10 @@ class GatewayProcess:
     async def run(self) -> None:
         """Serve until `stop`."""
         log.info("gateway_started", host=self._gateway.settings.host, port=self.port)
+        self._gateway.lago.customers.wake()
         await self._server._serve([self._socket])  # noqa: SLF001 - without its signal handlers
         await self._gateway.llm.close()
+        await self._gateway.lago.close()
         await self._gateway.store.close()
         if self._gateway.issuer is not None:
             await self._gateway.issuer.close()

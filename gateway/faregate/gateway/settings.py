@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from faregate.gateway.lago.settings import LagoSettings
 from faregate.gateway.llm.settings import LlmSettings
 
 READ, SPEND, MANAGE, ADMIN = (
@@ -54,3 +55,5 @@ class GatewaySettings:
     """So many calls may wait for a transaction; more are answered 503."""
     llm: LlmSettings = field(default_factory=LlmSettings)
     """The LLM proxy and users' own keys."""
+    lago: LagoSettings = field(default_factory=LagoSettings)
+    """Lago: its webhooks, and its API."""

@@ -96,6 +96,8 @@ async def _sent(store: Store, submission: Submission, erasures: int | None) -> D
     else:
         event_key = UUID(submission.command.identity.event_key)
         row = await store.pool.fetchrow(READING["outcome_of_key"], event_key)
+    if row is None:  # the same act came twice in this very transaction: now it has a number
+        raise Unavailable("the same act was done at the same time")
     return await _done(store, row, repeated=isinstance(result, Seen))
 
 

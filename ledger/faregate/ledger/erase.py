@@ -42,7 +42,8 @@ class Erasure:
     acts: int
     settings: int
     sign_ins: int
-    """Rows of the gateway: e-mail address, password, invitations, own keys, names of orgs."""
+    """Rows of the gateway: e-mail address, password, invitations, own keys, names of orgs, what
+    Lago has said of them."""
     earlier: list[str]
     """Accounts that had this name before and lost it in an earlier erasure."""
     prices: int
@@ -162,6 +163,7 @@ async def _sign_ins(connection: asyncpg.Connection, subject: str, known: list[st
             _count(await connection.execute(SQL["erase_founder"], known)),
             _count(await connection.execute(SQL["erase_keys"], subject, user)),
             _count(await connection.execute(SQL["erase_org_name"], org)),
+            await connection.fetchval(SQL["erase_lago"], subject),
         ]
     )
 

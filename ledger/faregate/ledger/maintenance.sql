@@ -73,6 +73,13 @@ UPDATE org_names SET created_by = 'erased' WHERE created_by = ANY ($1::text[]);
 -- Their own keys of providers: encrypted, and of no use to anybody else.
 DELETE FROM byok_keys WHERE owner IN ($1, $2);
 
+-- name: erase_lago
+-- What Lago has said of their subscriptions, and that they are its customer.
+WITH s AS (DELETE FROM lago_subscriptions WHERE subject = $1 RETURNING 1),
+     t AS (DELETE FROM lago_tiers WHERE subject = $1 RETURNING 1),
+     c AS (DELETE FROM lago_customers WHERE subject = $1 RETURNING 1)
+SELECT (SELECT count(*) FROM s) + (SELECT count(*) FROM t) + (SELECT count(*) FROM c);
+
 -- name: erase_org_name
 DELETE FROM org_names WHERE org_id = $1;
 

@@ -20,6 +20,8 @@ from faregate.gateway.settings import GatewaySettings
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
+from faregate.runtime.dead_letters import Queues
+from faregate.runtime.lago_serving import lago_settings
 from faregate.runtime.llm_serving import llm_settings
 from faregate.runtime.settings import Settings
 
@@ -36,7 +38,7 @@ def gateway(
     """Make the process. Raises OSError when its port is taken."""
     forbid_core_dumps()  # it opens users' keys
     probe = Probe(store, cluster, consumers)
-    return GatewayProcess(make_gateway(store, gateway_settings(settings), probe))
+    return GatewayProcess(make_gateway(store, gateway_settings(settings), probe, Queues(cluster)))
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
@@ -58,6 +60,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         timeout_s=settings.gateway_timeout_s,
         self_purchase=settings.gateway_self_purchase,
         llm=llm_settings(settings),
+        lago=lago_settings(settings),
     )
 
 

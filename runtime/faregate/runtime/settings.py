@@ -17,6 +17,8 @@ from faregate.events.amounts import format_credits, parse_credits
 from faregate.ledger.core import Rules, Welcome
 from faregate.runtime.identity_fields import SECRETS as IDENTITY_SECRETS
 from faregate.runtime.identity_fields import IdentityFields
+from faregate.runtime.lago_fields import SECRETS as LAGO_SECRETS
+from faregate.runtime.lago_fields import LagoFields
 from faregate.runtime.llm_fields import SECRETS as LLM_SECRETS
 from faregate.runtime.llm_fields import LlmFields
 from faregate.runtime.setting_types import Amount, Amounts, Environment
@@ -24,7 +26,7 @@ from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
-SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS)
+SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS, *LAGO_SECRETS)
 
 
 class SettingsError(Exception):
@@ -35,7 +37,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields, IdentityFields):
+class Settings(LlmFields, IdentityFields, LagoFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)

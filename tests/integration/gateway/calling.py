@@ -13,6 +13,7 @@ import httpx
 
 from faregate.gateway.app import create_app
 from faregate.gateway.context import Gateway
+from faregate.gateway.dead_letters import DeadLetters, LetterNotFound, Page
 from faregate.gateway.server import make_gateway
 from faregate.gateway.settings import GatewaySettings
 from faregate.ledger import acts
@@ -176,10 +177,28 @@ async def all_fine() -> Mapping[str, Any]:
     return {"kafka": {"ok": True}, "database": {"ok": True}, "lag": {"ok": True}}
 
 
+class NoLetters:
+    """Dead letter queues that are empty, for tests without a Kafka."""
+
+    async def page(self, *_: Any) -> Page:
+        return Page([], None)
+
+    async def show(self, letter_id: str) -> dict[str, Any]:
+        raise LetterNotFound(f"there is no {letter_id}")
+
+    async def replay(self, letter_id: str) -> dict[str, Any]:
+        raise LetterNotFound(f"there is no {letter_id}")
+
+
+NO_LETTERS = NoLetters()
+
+
 @asynccontextmanager
-async def town(store: Store, **settings: Any) -> AsyncIterator[Town]:
+async def town(
+    store: Store, dead_letters: DeadLetters | None = NO_LETTERS, **settings: Any
+) -> AsyncIterator[Town]:
     """Run a gateway in this process, called without a network."""
-    gateway = make_gateway(store, GatewaySettings(**settings), all_fine)
+    gateway = make_gateway(store, GatewaySettings(**settings), all_fine, dead_letters)
     transport = httpx.ASGITransport(create_app(gateway), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         yield Town(gateway, http)

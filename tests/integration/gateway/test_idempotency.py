@@ -99,3 +99,23 @@ async def test_a_key_that_is_too_long_is_refused(here: Town) -> None:
     refused = await ada.post("/api/v1/credits/deduct", {"credits": 1}, key="k" * 201)
     assert refused.problem == (400, "validation_failed")
     assert refused["errors"][0]["field"] == "idempotency-key"
+
+
+async def test_administrative_acts_with_the_same_key_at_once_happen_once(here: Town) -> None:
+    """Also when they share a transaction, where the first has no number yet."""
+    admin, ada = await here.admin(), await here.rich(100)
+    body = {"subject_type": "user", "subject_id": ada.user_id, "credits": 5}
+    done = await asyncio.gather(
+        *(admin.post("/v1/admin/grants", body, key="same") for _ in range(20))
+    )
+    assert {reply.status for reply in done} == {201}, [r.json for r in done]
+    assert {reply["grant_number"] for reply in done} == {2}
+    assert await here.balance(ada) == 105
+    charged = await ada.post("/api/v1/credits/deduct", {"credits": 30, "reference": "r"})
+    refund = {"entry_id": charged["entry_id"]}
+    done = await asyncio.gather(
+        *(admin.post("/v1/admin/refunds", refund, key=f"k{n}") for n in range(10))
+    )
+    assert {reply.status for reply in done} == {201}, [r.json for r in done]
+    assert sorted(reply["repeated"] for reply in done) == [False, *[True] * 9]
+    assert await here.balance(ada) == 105

@@ -116,7 +116,7 @@ async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Town, nas
         if "{" not in path:
             continue
         filled = path.replace("{org_id}", nasty).replace("{hold_id}", nasty)
-        filled = filled.replace("{provider}", nasty)
+        filled = filled.replace("{provider}", nasty).replace("{letter_id}", nasty)
         body = whom.filled(GOOD[route].body) if route in GOOD else None
         for person in (admin, whom.person):
             reply = await person.call(method, filled, body)

@@ -78,7 +78,7 @@ class Victim:
         """Put the victim's ids into a path or body."""
         if isinstance(value, str):
             ids = {"user": self.person.user_id, "hold": self.hold, "email": self.person.email}
-            ids |= {"org_id": self.org, "hold_id": self.hold}
+            ids |= {"org_id": self.org, "hold_id": self.hold, "letter_id": "usage.recorded:0:0"}
             for name, id_ in ids.items():
                 value = value.replace(f"{{{name}}}", id_)
         if isinstance(value, list):

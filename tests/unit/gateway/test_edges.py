@@ -24,6 +24,7 @@ PUBLIC = {
     "/auth/register",
     "/api/auth/login",
     "/webhooks/identity",
+    "/webhooks/lago",
 }
 
 

@@ -89,6 +89,8 @@ async def register(request: Request, body: Registration) -> Registered:
     if body.organization is not None:
         made = create_org(gateway, caller, body.organization, str(uuid4()))
         org_id = await _if_possible("organization", made)
+    made_org = org_id if body.organization is not None else None
+    await _if_possible("lago", _customers(gateway, user.user_id, made_org))
     return Registered(
         user_id=user.user_id, org_id=org_id, access_token=token, credits_remaining=credits_
     )
@@ -134,6 +136,13 @@ async def _if_possible(step: str, work: Coroutine[Any, Any, Value]) -> Value | N
     except Exception as error:
         log.warning("registered_without", step=step, error=type(error).__name__, exc_info=True)
         return None
+
+
+async def _customers(gateway: Gateway, user_id: str, org_id: str | None) -> None:
+    """Have customers made in Lago for the user and the organization they made."""
+    await gateway.lago.customers.want(f"user:{user_id}")
+    if org_id is not None:
+        await gateway.lago.customers.want(f"org:{org_id}")
 
 
 async def _provisioned(gateway: Gateway, user_id: str, referral: str | None) -> float:

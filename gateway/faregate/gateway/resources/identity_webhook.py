@@ -85,6 +85,7 @@ async def _apply(gateway: Gateway, event: keycloak.UserEvent) -> bool:
         return event.deleted
     if event.created:
         await register_account(gateway, event.user_id)
+        await gateway.lago.customers.want(f"user:{event.user_id}")
     if event.verified:
         await register_account(gateway, event.user_id, email_verified=True)
         if event.email is not None and known == "newest":

@@ -74,6 +74,7 @@ async def create(request: Request, caller: Manager, key: Key, body: NewOrg) -> O
         org_id = await create_org(gateway, caller, body.name, key.of(caller.user_id))
     except Rejected as error:
         raise rejection(error) from None
+    await gateway.lago.customers.want(f"org:{org_id}")
     return Org(org_id=org_id, name=body.name, role="admin")
 
 

@@ -15,11 +15,10 @@ from faregate.consumers.replay import (
     NoSuchLetter,
     Replayed,
     letter_at,
-    letters,
     newest_of_each,
     replay,
 )
-from faregate.events import INPUT_TOPICS, InvalidRecord, decode
+from faregate.events import INPUT_TOPICS
 from faregate.events.topics import DLQ_SUFFIX
 from faregate.runtime import servers
 from faregate.runtime.cli.base import (
@@ -36,8 +35,8 @@ from faregate.runtime.cli.base import (
     show,
     table,
 )
+from faregate.runtime.dead_letters import read, record_of, value_of, whole_of
 from faregate.runtime.settings import load
-from faregate.runtime.tail import text_of
 
 app = new_app(
     "Dead letters: records that can never be processed, their bytes untouched.",
@@ -97,36 +96,13 @@ def list_(
 
 
 async def _list(topics: list[str], error: str | None, limit: int, *, as_json: bool) -> None:
-    found = await _read(_cluster(), topics, error)
+    found = await read(_cluster(), topics, error)
     shown = found[-limit:]
     show(
-        [_value(letter) for letter in shown],
+        [value_of(letter) for letter in shown],
         as_json=as_json,
         render=lambda: _render_list(shown, len(found)),
     )
-
-
-async def _read(cluster: Cluster, topics: list[str], error: str | None) -> list[Letter]:
-    found = [x async for x in letters(cluster, topics) if error is None or x.error == error]
-    return sorted(found, key=lambda x: (x.at, x.topic, x.partition, x.offset))
-
-
-def _value(letter: Letter) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "source_partition": letter.source_partition,
-        "source_offset": letter.source_offset,
-        "error": letter.error,
-        "message": letter.message,
-        "attempts": letter.attempts,
-        "first_seen": letter.first_seen,
-        "at": letter.at.isoformat(),
-        "key": text_of(letter.key),
-        "bytes": len(letter.value or b""),
-    }
 
 
 def _render_list(shown: list[Letter], total: int) -> None:
@@ -166,20 +142,8 @@ async def _letter(topic: str, partition: int, offset: int) -> Letter:
 
 async def _show(topic: str, partition: int, offset: int, *, as_json: bool) -> None:
     letter = await _letter(topic, partition, offset)
-    value = _value(letter) | {
-        "headers": [[k, text_of(v)] for k, v in letter.own_headers],
-        "value": text_of(letter.value),
-        "event": _event(letter),
-    }
+    value = whole_of(letter)
     show(value, as_json=as_json, render=lambda: _render(value))
-
-
-def _event(letter: Letter) -> dict[str, Any] | None:
-    try:
-        event = decode(letter.value, letter.own_headers)
-    except InvalidRecord:
-        return None
-    return {"id": event.id, "source": event.source, "type": event.type, "data": event.data}
 
 
 def _render(value: dict[str, Any]) -> None:
@@ -255,17 +219,14 @@ async def _replay_one(topic: str, partition: int, offset: int, *, as_json: bool)
 
 async def _replay_all(topic: str, error: str | None, *, as_json: bool) -> None:
     cluster = _cluster()
-    found = newest_of_each(await _read(cluster, [topic], error))
+    found = newest_of_each(await read(cluster, [topic], error))
     _report(await replay(cluster, found) if found else [], as_json=as_json)
 
 
 def _report(done: list[Replayed], *, as_json: bool) -> None:
     value = {
         "replayed": len(done),
-        "records": [
-            {"id": r.letter.id, "topic": r.topic, "partition": r.partition, "offset": r.offset}
-            for r in done
-        ],
+        "records": [record_of(r) for r in done],
     }
     show(value, as_json=as_json, render=lambda: _render_replayed(done))
 
