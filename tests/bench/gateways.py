@@ -1,0 +1,204 @@
+"""The HTTP gateway, as its callers find it: a real process, called over real connections.
+
+At once: a hundred callers, each of whom calls again as soon as the answer is there. Paced: a call
+is due every so often, and its time counts from when it was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+
+from tests.bench import callers
+from tests.bench.callers import gateway, other, tokens
+from tests.bench.client import Client, Connection, Timed, all_at_once, paced, request, value_of
+from tests.bench.figures import Figure, percentile, rate
+from tests.bench.lane import BenchFailed, Ends, modules, started
+from tests.bench.world import World
+
+CALLERS = 100
+BATCH_CALLERS = 8
+HOLDS_PER_S = 500
+HOLDERS = 500
+EVENTS_PER_S = 5_000
+_WARM_S = 1.0
+_LEDGER = "credits.ledger"
+_FEED = "tests.bench.feed"
+
+Call = Callable[[Connection], Awaitable[object]]
+
+
+async def noop(world: World) -> dict[str, Figure]:
+    """Call FastAPI that does nothing: the yardstick for what follows."""
+    lane = await world.lane("http")
+    asked = request("POST", "/noop", None, {})
+    async with other(lane, "tests.bench.noop") as client:
+        timed = await _at_once(client, [lambda c: c.call(asked)] * CALLERS, world.sizes.http_s)
+    return {"http_noop_per_s": rate(len(timed.times), timed.spent)}
+
+
+async def checks(world: World) -> dict[str, Figure]:
+    """Check credits, then deduct: a hundred users at once."""
+    lane = await world.lane("http")
+    mine = await tokens(lane, _users(CALLERS))
+    async with gateway(lane) as client:
+        await callers.warm(client, mine)
+        checking = [_repeated(callers.check(t)) for t in mine]
+        checked = await _at_once(client, checking, world.sizes.http_s)
+        deducting = [_made(callers.deduct, t) for t in mine]
+        deducted = await _at_once(client, deducting, world.sizes.http_s)
+    return {**_figures("http_check", checked), **_figures("http_deduct", deducted)}
+
+
+async def holds(world: World) -> dict[str, Figure]:
+    """Reserve and settle: call by call, and a hundred in one call."""
+    lane = await world.lane("http")
+    mine = await tokens(lane, _users(CALLERS))
+    async with gateway(lane) as client:
+        await callers.warm(client, mine)
+        single = await all_at_once(client, CALLERS, _pairs(mine), world.sizes.http_s)
+        many = await all_at_once(client, BATCH_CALLERS, _batches(mine), world.sizes.http_s)
+    pairs = len(many.times) // 2 * callers.BATCH
+    return {
+        "http_hold_calls_per_s": rate(len(single.times), single.spent),
+        "http_pairs_per_s": rate(pairs, many.spent),
+    }
+
+
+async def paced_holds(world: World) -> dict[str, Figure]:
+    """Hold credits 500 times a second, with nothing beside."""
+    lane = await world.lane("http")
+    mine = await tokens(lane, _users(HOLDERS))
+    async with gateway(lane) as client:
+        await callers.warm(client, mine)
+        timed = await _paced_holds(client, mine, world.sizes.paced_s)
+    return _latencies("http_hold", timed)
+
+
+async def paced_holds_beside(world: World) -> dict[str, Figure]:
+    """Hold credits 500 times a second, while the consumers drain 5,000 events a second.
+
+    Both are about the same accounts.
+    """
+    lane, seconds = await world.lane("http"), world.sizes.paced_s
+    mine = await tokens(lane, _users(HOLDERS))
+    fed = round(EVENTS_PER_S * (seconds + 2 * _WARM_S))
+    async with (
+        gateway(lane) as client,
+        started(lane, "relay", "deduction") as (relay, deduction),
+        modules(lane, _FEED, [(str(fed), str(EVENTS_PER_S))]) as (feed,),
+        Ends(lane.kafka, lane.cluster.topic(_LEDGER)) as ends,
+    ):
+        await relay.logged("relay_started")
+        await deduction.logged("assigned")
+        await callers.warm(client, mine)
+        await feed.logged("assigned")
+        before = await _settled(ends)
+        feed.go()
+        begin = perf_counter()
+        await asyncio.sleep(_WARM_S)
+        timed = await _paced_holds(client, mine, seconds)
+        sent = await feed.logged("done")
+        made = len(timed.times) + round(HOLDS_PER_S * _WARM_S)
+        drained = await ends.reach(before + fed + made)
+    return {
+        **_latencies("http_hold_beside", timed),
+        "http_beside_drained_per_s": rate(fed, max(sent, drained) - begin),
+    }
+
+
+async def _settled(ends: Ends) -> int:
+    """Wait until nothing is left to be announced of what was before; give the total."""
+    total = -1
+    while total != (now := await ends.total()):
+        total = now
+        await asyncio.sleep(0.3)
+    return total
+
+
+async def _paced_holds(client: Client, mine: Sequence[str], seconds: float) -> Timed:
+    asked = [
+        callers.reserve(mine[n % len(mine)])
+        for n in range(round(HOLDS_PER_S * (_WARM_S + seconds)))
+    ]
+    warm = round(HOLDS_PER_S * _WARM_S)
+    timed = await paced(client, asked, HOLDS_PER_S)
+    return Timed(timed.times[warm:], seconds)
+
+
+def _users(n: int) -> list[str]:
+    return [f"u{i}" for i in range(n)]
+
+
+def _repeated(asked: bytes) -> Call:
+    return lambda connection: connection.call(asked)
+
+
+def _made(make: Callable[[str], bytes], token: str) -> Call:
+    return lambda connection: connection.call(make(token))
+
+
+async def _at_once(client: Client, calls: Sequence[Call], seconds: float) -> Timed:
+    async def script(
+        connection: Connection, number: int, running: Callable[[], bool]
+    ) -> list[float]:
+        times, call = [], calls[number]
+        while running():
+            begin = perf_counter()
+            await call(connection)
+            times.append(perf_counter() - begin)
+        return times
+
+    return await all_at_once(client, len(calls), script, seconds)
+
+
+def _pairs(mine: Sequence[str]) -> Callable[..., Awaitable[list[float]]]:
+    """Reserve, then settle, in turn."""
+
+    async def script(
+        connection: Connection, number: int, running: Callable[[], bool]
+    ) -> list[float]:
+        times, token = [], mine[number]
+        while running():
+            begin = perf_counter()
+            held = await connection.call(callers.reserve(token))
+            middle = perf_counter()
+            await connection.call(callers.settle(token, value_of(held, "hold_id")))
+            times += [middle - begin, perf_counter() - middle]
+        return times
+
+    return script
+
+
+def _batches(mine: Sequence[str]) -> Callable[..., Awaitable[list[float]]]:
+    """Reserve a hundred times in one call, then settle all of them in one call."""
+
+    async def script(
+        connection: Connection, number: int, running: Callable[[], bool]
+    ) -> list[float]:
+        times, token = [], mine[number]
+        while running():
+            begin = perf_counter()
+            held = value_of(await connection.call(callers.reserve_many(token)), "results")
+            middle = perf_counter()
+            hold_ids = [one["hold_id"] for one in held]
+            done = value_of(await connection.call(callers.settle_many(token, hold_ids)), "results")
+            if not all("entry_id" in one for one in done):
+                raise BenchFailed(f"not every hold was settled: {done[:3]}")
+            times += [middle - begin, perf_counter() - middle]
+        return times
+
+    return script
+
+
+def _figures(name: str, timed: Timed) -> dict[str, Figure]:
+    return {f"{name}_per_s": rate(len(timed.times), timed.spent), **_latencies(name, timed)}
+
+
+def _latencies(name: str, timed: Timed, *percents: int) -> dict[str, Figure]:
+    ms = [1000 * t for t in timed.times]
+    return {
+        f"{name}_p{p}_ms": Figure(percentile(ms, p), "ms", len(ms), timed.spent)
+        for p in percents or (50, 95, 99)
+    }
