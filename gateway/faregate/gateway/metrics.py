@@ -1,6 +1,11 @@
-"""Every metric of the gateway, in one list. No label names a person or an account."""
+"""Every metric of the gateway, in one list. No label names a person or an account.
+
+The workers of one gateway share them, by files in PROMETHEUS_MULTIPROC_DIR.
+"""
 
 from __future__ import annotations
+
+import os
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,8 +15,10 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 5, 10, 25, 50, 100, 250)
 
@@ -34,7 +41,12 @@ class Metrics:
             registry=registry,
         )
         # Calls in the queue for a transaction; near its limit, answers are 503.
-        self.waiting = Gauge("faregate_group_waiting", "Commands waiting.", registry=registry)
+        self.waiting = Gauge(
+            "faregate_group_waiting",
+            "Commands waiting.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         # Calls that were turned away because the queue was full.
         self.refused = Counter("faregate_group_refused", "Calls turned away.", registry=registry)
         # How many commands share a transaction: above 1 under load.
@@ -59,6 +71,22 @@ class Metrics:
         # Calls whose charge or release was given up: each is in the log, with its hold.
         self.llm_given_up = Counter("faregate_llm_given_up", "Not settled.", registry=registry)
 
+        self._routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer, and its time. Looking labels up is dearer than counting."""
+        known = self._routes.get((method, route, status))
+        if known is None:
+            answers = self.answers.labels(method, route, str(status))
+            known = (answers, self.seconds.labels(method, route))
+            self._routes[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
+
     def text(self) -> bytes:
         """Write all metrics in the text format."""
-        return generate_latest(self.registry)
+        if SHARED_DIR not in os.environ:
+            return generate_latest(self.registry)
+        every = CollectorRegistry()
+        MultiProcessCollector(every)  # type: ignore[no-untyped-call]
+        return generate_latest(every)

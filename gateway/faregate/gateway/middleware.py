@@ -58,8 +58,7 @@ class Edge:
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            self._metrics.answers.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(method, route).observe(perf_counter() - began)
+            self._metrics.answered(method, route, status, perf_counter() - began)
 
     async def _bounded(
         self, scope: Scope, receive: Receive, send: Send, status: Callable[[], int]

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
+from faregate.consumers import collector
 from faregate.consumers.kafka import Cluster
 from faregate.consumers.lag import lag_of
 from faregate.consumers.topic_ids import describe
@@ -20,9 +21,8 @@ from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
 from faregate.runtime.llm_serving import llm_settings
-from faregate.runtime.settings import Settings
+from faregate.runtime.settings import DEFAULT_PORT, Settings
 
-DEFAULT_PORT = 8080
 _PROBE_S = 5.0
 _REMEMBERED_S = 2.0
 
@@ -35,7 +35,9 @@ def gateway(
     """Make the process. Raises OSError when its port is taken."""
     forbid_core_dumps()  # it opens users' keys
     probe = Probe(store, cluster, consumers)
-    return GatewayProcess(make_gateway(store, gateway_settings(settings), probe))
+    process = GatewayProcess(make_gateway(store, gateway_settings(settings), probe))
+    collector.settle()
+    return process
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
@@ -43,6 +45,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         host=settings.gateway_host,
         port=DEFAULT_PORT if settings.gateway_port is None else settings.gateway_port,
+        listener_fd=settings.gateway_fd,
         version=importlib.metadata.version("faregate"),
         docs=settings.gateway_docs,
         cors_origins=tuple(settings.gateway_cors_origins.split()),
