@@ -43,10 +43,8 @@ MEASURES: Mapping[str, Measure] = {
     "store-keys": stores.many_keys,
     "pairs": stores.pairs,
     "http-noop": gateways.noop,
-    "http-checks": gateways.checks,
-    "http-holds": gateways.holds,
-    "http-paced": gateways.paced_holds,
-    "http-beside": gateways.paced_holds_beside,
+    "http": gateways.calls,
+    "http-beside": gateways.beside,
     "http-models": visits.models,
     "http-sign-in": visits.sign_ins,
 }

@@ -25,6 +25,8 @@ EVENTS_PER_S = 5_000
 _WARM_S = 1.0
 _LEDGER = "credits.ledger"
 _FEED = "tests.bench.feed"
+_WORKERS = {"FAREGATE_GATEWAY_WORKERS": "2"}
+"""Two gateway processes: on four cores they leave room for PostgreSQL and for who calls."""
 
 Call = Callable[[Connection], Awaitable[object]]
 
@@ -38,45 +40,29 @@ async def noop(world: World) -> dict[str, Figure]:
     return {"http_noop_per_s": rate(len(timed.times), timed.spent)}
 
 
-async def checks(world: World) -> dict[str, Figure]:
-    """Check credits, then deduct: a hundred users at once."""
-    lane = await world.lane("http")
-    mine = await tokens(lane, _users(CALLERS))
-    async with gateway(lane) as client:
+async def calls(world: World) -> dict[str, Figure]:
+    """Let a hundred users check, deduct, reserve and settle at once; then hold at a steady pace."""
+    lane, seconds = await world.lane("http"), world.sizes.http_s
+    mine = await tokens(lane, _users(HOLDERS))
+    first = mine[:CALLERS]
+    async with gateway(lane, _WORKERS) as client:
         await callers.warm(client, mine)
-        checking = [_repeated(callers.check(t)) for t in mine]
-        checked = await _at_once(client, checking, world.sizes.http_s)
-        deducting = [_made(callers.deduct, t) for t in mine]
-        deducted = await _at_once(client, deducting, world.sizes.http_s)
-    return {**_figures("http_check", checked), **_figures("http_deduct", deducted)}
-
-
-async def holds(world: World) -> dict[str, Figure]:
-    """Reserve and settle: call by call, and a hundred in one call."""
-    lane = await world.lane("http")
-    mine = await tokens(lane, _users(CALLERS))
-    async with gateway(lane) as client:
-        await callers.warm(client, mine)
-        single = await all_at_once(client, CALLERS, _pairs(mine), world.sizes.http_s)
-        many = await all_at_once(client, BATCH_CALLERS, _batches(mine), world.sizes.http_s)
+        checked = await _at_once(client, [_repeated(callers.check(t)) for t in first], seconds)
+        deducted = await _at_once(client, [_made(callers.deduct, t) for t in first], seconds)
+        single = await all_at_once(client, CALLERS, _pairs(first), seconds)
+        many = await all_at_once(client, BATCH_CALLERS, _batches(first), seconds)
+        held = await _paced_holds(client, mine, world.sizes.paced_s)
     pairs = len(many.times) // 2 * callers.BATCH
     return {
+        **_figures("http_check", checked),
+        **_figures("http_deduct", deducted),
         "http_hold_calls_per_s": rate(len(single.times), single.spent),
         "http_pairs_per_s": rate(pairs, many.spent),
+        **_latencies("http_hold", held),
     }
 
 
-async def paced_holds(world: World) -> dict[str, Figure]:
-    """Hold credits 500 times a second, with nothing beside."""
-    lane = await world.lane("http")
-    mine = await tokens(lane, _users(HOLDERS))
-    async with gateway(lane) as client:
-        await callers.warm(client, mine)
-        timed = await _paced_holds(client, mine, world.sizes.paced_s)
-    return _latencies("http_hold", timed)
-
-
-async def paced_holds_beside(world: World) -> dict[str, Figure]:
+async def beside(world: World) -> dict[str, Figure]:
     """Hold credits 500 times a second, while the consumers drain 5,000 events a second.
 
     Both are about the same accounts.
@@ -85,7 +71,7 @@ async def paced_holds_beside(world: World) -> dict[str, Figure]:
     mine = await tokens(lane, _users(HOLDERS))
     fed = round(EVENTS_PER_S * (seconds + 2 * _WARM_S))
     async with (
-        gateway(lane) as client,
+        gateway(lane, _WORKERS) as client,
         started(lane, "relay", "deduction") as (relay, deduction),
         modules(lane, _FEED, [(str(fed), str(EVENTS_PER_S))]) as (feed,),
         Ends(lane.kafka, lane.cluster.topic(_LEDGER)) as ends,
