@@ -141,11 +141,11 @@ async def paced(client: Client, requests: Sequence[bytes], per_s: float, *expect
     A time counts from when the request was due, so a stall is felt by all that fall into it.
     """
     begin = perf_counter() + 0.05
-    times: list[float] = []
+    times = [0.0] * len(requests)
 
-    async def one(request_: bytes, due: float) -> None:
-        await client.call(request_, *expected)
-        times.append(perf_counter() - due)
+    async def one(number: int, due: float) -> None:
+        await client.call(requests[number], *expected)
+        times[number] = perf_counter() - due
 
     under_way: set[asyncio.Task[None]] = set()
     failed: list[BaseException] = []
@@ -155,11 +155,11 @@ async def paced(client: Client, requests: Sequence[bytes], per_s: float, *expect
         if error := task.exception():
             failed.append(error)
 
-    for number, request_ in enumerate(requests):
+    for number in range(len(requests)):
         due = begin + number / per_s
         if (early := due - perf_counter()) > 0:
             await asyncio.sleep(early)
-        task = asyncio.create_task(one(request_, due))
+        task = asyncio.create_task(one(number, due))
         under_way.add(task)
         task.add_done_callback(done)
     while under_way:

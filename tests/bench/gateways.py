@@ -15,14 +15,13 @@ from tests.bench.callers import gateway, other, tokens
 from tests.bench.client import Client, Connection, Timed, all_at_once, paced, request, value_of
 from tests.bench.figures import Figure, percentile, rate
 from tests.bench.lane import BenchFailed, Ends, modules, started
-from tests.bench.world import World
+from tests.bench.world import Sizes, World
 
 CALLERS = 100
 BATCH_CALLERS = 8
 HOLDS_PER_S = 500
 HOLDERS = 500
 EVENTS_PER_S = 5_000
-_WARM_S = 1.0
 _LEDGER = "credits.ledger"
 _FEED = "tests.bench.feed"
 _WORKERS = {"FAREGATE_GATEWAY_WORKERS": "2"}
@@ -51,7 +50,7 @@ async def calls(world: World) -> dict[str, Figure]:
         deducted = await _at_once(client, [_made(callers.deduct, t) for t in first], seconds)
         single = await all_at_once(client, CALLERS, _pairs(first), seconds)
         many = await all_at_once(client, BATCH_CALLERS, _batches(first), seconds)
-        held = await _paced_holds(client, mine, world.sizes.paced_s)
+        held = await _paced_holds(client, mine, world.sizes)
     pairs = len(many.times) // 2 * callers.BATCH
     return {
         **_figures("http_check", checked),
@@ -67,9 +66,9 @@ async def beside(world: World) -> dict[str, Figure]:
 
     Both are about the same accounts.
     """
-    lane, seconds = await world.lane("http"), world.sizes.paced_s
+    lane, sizes = await world.lane("http"), world.sizes
     mine = await tokens(lane, _users(HOLDERS))
-    fed = round(EVENTS_PER_S * (seconds + 2 * _WARM_S))
+    fed = round(EVENTS_PER_S * (sizes.paced_s + 2 * sizes.warm_s))
     async with (
         gateway(lane, _WORKERS) as client,
         started(lane, "relay", "deduction") as (relay, deduction),
@@ -83,10 +82,10 @@ async def beside(world: World) -> dict[str, Figure]:
         before = await _settled(ends)
         feed.go()
         begin = perf_counter()
-        await asyncio.sleep(_WARM_S)
-        timed = await _paced_holds(client, mine, seconds)
+        await asyncio.sleep(sizes.warm_s)
+        timed = await _paced_holds(client, mine, sizes)
         sent = await feed.logged("done")
-        made = len(timed.times) + round(HOLDS_PER_S * _WARM_S)
+        made = len(timed.times) + round(HOLDS_PER_S * sizes.warm_s)
         drained = await ends.reach(before + fed + made)
     return {
         **_latencies("http_hold_beside", timed),
@@ -103,14 +102,13 @@ async def _settled(ends: Ends) -> int:
     return total
 
 
-async def _paced_holds(client: Client, mine: Sequence[str], seconds: float) -> Timed:
-    asked = [
-        callers.reserve(mine[n % len(mine)])
-        for n in range(round(HOLDS_PER_S * (_WARM_S + seconds)))
-    ]
-    warm = round(HOLDS_PER_S * _WARM_S)
-    timed = await paced(client, asked, HOLDS_PER_S)
-    return Timed(timed.times[warm:], seconds)
+async def _paced_holds(client: Client, mine: Sequence[str], sizes: Sizes) -> Timed:
+    warm = round(HOLDS_PER_S * sizes.warm_s)
+    n = warm + round(HOLDS_PER_S * sizes.paced_s)
+    timed = await paced(
+        client, [callers.reserve(mine[i % len(mine)]) for i in range(n)], HOLDS_PER_S
+    )
+    return Timed(timed.times[warm:], sizes.paced_s)
 
 
 def _users(n: int) -> list[str]:

@@ -32,6 +32,7 @@ class Sizes:
     keys: int = 10_000_000
     http_s: float = 3.0
     paced_s: float = 5.0
+    warm_s: float = 1.0
     visits: int = 300
     slow_visits: int = 30
 
@@ -50,6 +51,7 @@ QUICK = Sizes(
     keys=100_000,
     http_s=0.4,
     paced_s=0.5,
+    warm_s=0.2,
     visits=20,
     slow_visits=3,
 )
