@@ -28,6 +28,8 @@ PROVIDER = "openrouter"
 BATCH = 100
 _PRICE = 1
 _PLENTY = 10**14
+_MASTER_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+"""The same in all rounds, for the keys that are stored."""
 _ANY_PORT = {"FAREGATE_GATEWAY_PORT": "0", "FAREGATE_GATEWAY_SIGN_INS_PER_MINUTE": "100000"}
 
 
@@ -78,7 +80,7 @@ def with_upstream(port: int) -> dict[str, str]:
     return {
         "FAREGATE_LLM_BASE_URL": url,
         "FAREGATE_BYOK_OPENROUTER_BASE_URL": url,
-        "FAREGATE_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "FAREGATE_MASTER_KEY": _MASTER_KEY,
     }
 
 

@@ -28,14 +28,15 @@ async def models(world: World) -> dict[str, Figure]:
     members = [f"m{i}" for i in range(_USERS)]
     await callers.make_members(lane, members)
     mine = await tokens(lane, [f"u{i}" for i in range(_USERS)])
+    keyless = await tokens(lane, [f"u{i}" for i in range(_USERS, 2 * _USERS)])
     orgs = await tokens(lane, members)
     async with (
         upstream() as port,
         Client(port) as straight,
         gateway(lane, callers.with_upstream(port)) as client,
     ):
-        await callers.warm(client, [*mine, *orgs])
-        looked = await _rounds(client, mine, n, _with_own_key, 400)  # nobody has stored a key yet
+        await callers.warm(client, [*mine, *keyless, *orgs])
+        looked = await _rounds(client, keyless, n, _with_own_key, 400)
         for token in mine:
             await client.call(callers.put_key(token))
         upstream_s = median((await _rounds(straight, mine, n, callers.chat)).times)
