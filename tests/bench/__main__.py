@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import uvloop
 from rich.console import Console
-from tests.bench import drains, figures, latencies, stores
+from tests.bench import drains, figures, gateways, latencies, stores, visits
 from tests.bench.figures import Figure
 from tests.bench.machine import machine, versions
 from tests.bench.table import render
@@ -42,6 +42,11 @@ MEASURES: Mapping[str, Measure] = {
     "decision-latency": latencies.decision_latency,
     "store-keys": stores.many_keys,
     "pairs": stores.pairs,
+    "http-noop": gateways.noop,
+    "http": gateways.calls,
+    "http-beside": gateways.beside,
+    "http-models": visits.models,
+    "http-sign-in": visits.sign_ins,
 }
 """In the order of each round: what is compared runs close to each other."""
 

@@ -70,6 +70,10 @@ RATIOS = (
     Ratio("store_10m_keys_to_empty", "store_10m_keys_per_s", "store_per_s"),
     Ratio("decision_p99_to_echo_p99", "decision_p99_ms", "echo_p99_ms", "lower"),
     Ratio("pairs_to_copy_limit", "reserve_settle_pairs_per_s", "copy_limit_per_s"),
+    Ratio("http_check_to_noop", "http_check_per_s", "http_noop_per_s"),
+    Ratio("http_deduct_to_noop", "http_deduct_per_s", "http_noop_per_s"),
+    Ratio("http_hold_calls_to_noop", "http_hold_calls_per_s", "http_noop_per_s"),
+    Ratio("http_pairs_to_pairs", "http_pairs_per_s", "reserve_settle_pairs_per_s"),
 )
 
 TARGETS = (
@@ -82,6 +86,16 @@ TARGETS = (
     Target("decision_p99_ms", 25, "lower"),
     Target("decision_p99_to_echo_p99", 3, "lower"),
     Target("reserve_settle_pairs_per_s", 8000),
+    Target("http_hold_calls_per_s", 2000),
+    Target("http_pairs_per_s", 2900),
+    Target("http_hold_p99_ms", 20, "lower"),
+    Target("http_hold_beside_p99_ms", 20, "lower"),
+    Target("http_deduct_p95_ms", 50, "lower"),
+    Target("http_tracking_p95_ms", 20, "lower"),
+    Target("http_org_check_p95_ms", 30, "lower"),
+    Target("http_byok_detection_p95_ms", 10, "lower"),
+    Target("http_sign_in_p95_ms", 300, "lower"),
+    Target("http_register_account_ms", 50, "lower"),
 )
 
 

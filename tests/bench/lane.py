@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ async def make_topics(lane: Lane, names: Sequence[str]) -> None:
 LEDGER_TOPICS = tuple(TOPICS) + tuple(t.name for t in all_topics() if t.name not in TOPICS)
 
 
-_AWAITED = {"assigned", "relay_started", "done"}
+_AWAITED = {"assigned", "relay_started", "gateway_started", "done"}
 
 
 class Running:
@@ -133,11 +133,15 @@ class Running:
 
     async def logged(self, event: str) -> float:
         """Wait until the process logs `event`; give the moment. Raises BenchFailed if it ends."""
+        return float((await self.line(event))["seen_at"])
+
+    async def line(self, event: str) -> dict[str, Any]:
+        """Wait until the process logs `event`; give what it said."""
         async with asyncio.timeout(START_TIMEOUT_S):
             while True:
                 for line in self.lines:
                     if line["event"] == event:
-                        return float(line["seen_at"])
+                        return line
                 if self._reader.done():
                     raise BenchFailed(f"the process ended: {self.lines[-5:]}")
                 self._changed.clear()
@@ -164,32 +168,42 @@ class Running:
 
 
 @asynccontextmanager
-async def started(lane: Lane, *names: str) -> AsyncIterator[list[Running]]:
+async def started(
+    lane: Lane, *names: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[list[Running]]:
     """Run `faregate run NAME` for each name, each in a process of its own."""
     program = str(Path(sys.executable).with_name("faregate"))
-    async with _spawned(lane, [[program, "run", name] for name in names]) as processes:
+    commands = [[program, "run", name] for name in names]
+    async with _spawned(lane, commands, settings) as processes:
         yield processes
 
 
 @asynccontextmanager
-async def module(lane: Lane, name: str) -> AsyncIterator[Running]:
+async def module(
+    lane: Lane, name: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
     """Run a module of this package in a process of its own."""
-    async with modules(lane, name, [()]) as (process,):
+    async with modules(lane, name, [()], settings) as (process,):
         yield process
 
 
 @asynccontextmanager
 async def modules(
-    lane: Lane, name: str, arguments: Sequence[Sequence[str]]
+    lane: Lane,
+    name: str,
+    arguments: Sequence[Sequence[str]],
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[list[Running]]:
     """Run a module of this package once for each list of arguments, all at the same time."""
     commands = [[sys.executable, "-m", name, *some] for some in arguments]
-    async with _spawned(lane, commands) as processes:
+    async with _spawned(lane, commands, settings) as processes:
         yield processes
 
 
 @asynccontextmanager
-async def _spawned(lane: Lane, commands: Sequence[Sequence[str]]) -> AsyncIterator[list[Running]]:
+async def _spawned(
+    lane: Lane, commands: Sequence[Sequence[str]], settings: Mapping[str, str] | None
+) -> AsyncIterator[list[Running]]:
     environment = {
         **os.environ,
         "FAREGATE_KAFKA": lane.kafka,
@@ -198,6 +212,7 @@ async def _spawned(lane: Lane, commands: Sequence[Sequence[str]]) -> AsyncIterat
         "FAREGATE_PROVISIONING": "manual",
         "FAREGATE_LOW_BALANCE_PERCENT": "20",
         "FAREGATE_LOG_FORMAT": "json",
+        **(settings or {}),
     }
     processes: list[Running] = []
     try:

@@ -30,6 +30,11 @@ class Sizes:
     store: int = 12_000
     pairs: int = 8_000
     keys: int = 10_000_000
+    http_s: float = 3.0
+    paced_s: float = 5.0
+    warm_s: float = 1.0
+    visits: int = 300
+    slow_visits: int = 30
 
 
 QUICK = Sizes(
@@ -44,6 +49,11 @@ QUICK = Sizes(
     store=4_000,
     pairs=500,
     keys=100_000,
+    http_s=0.4,
+    paced_s=0.5,
+    warm_s=0.2,
+    visits=20,
+    slow_visits=3,
 )
 
 _BIG = """

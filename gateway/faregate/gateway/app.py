@@ -15,6 +15,7 @@ from faregate.gateway.answers import rejection
 from faregate.gateway.byok import routes as byok
 from faregate.gateway.callers import GuardedRoute
 from faregate.gateway.context import Gateway
+from faregate.gateway.express import Express
 from faregate.gateway.identity.keyring import KeysUnavailable
 from faregate.gateway.lago import routes as lago
 from faregate.gateway.llm import routes as llm
@@ -76,6 +77,15 @@ def create_app(gateway: Gateway) -> FastAPI:
     """Build the application of one process."""
     app = bare_app(gateway.settings)
     app.state.gateway = gateway
+    routes = [route for resource in RESOURCES for route in resource.router.routes]
+    app.add_middleware(Express, routes=routes, handlers=app.exception_handlers)
+    if gateway.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(gateway.settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Faregate-Org"],
+        )
     app.add_middleware(Edge, settings=gateway.settings, metrics=gateway.metrics)
     return app
 
@@ -99,13 +109,6 @@ def bare_app(settings: GatewaySettings) -> FastAPI:
         app.include_router(resource.router)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     _answer_errors(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Faregate-Org"],
-        )
     return app
 
 

@@ -18,6 +18,9 @@ from faregate.gateway.identity.users import Users
 from faregate.gateway.membership import Memberships
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
+from faregate.gateway.together import Together
+from faregate.ledger.core.posting import Work
+from faregate.ledger.snapshot import Asked
 
 if TYPE_CHECKING:
     from faregate.gateway.lago.service import Lago
@@ -42,6 +45,8 @@ class Gateway:
     users: Users
     outside: OutsideUsers
     memberships: Memberships
+    snapshots: Together[Asked, Work]
+    """Accounts as a decision would find them, for who only asks."""
     verifier: Verifier
     embedded: Embedded | None
     issuer: Issuer | None

@@ -1,25 +1,26 @@
 """Group commit: calls that arrive together are decided in one transaction.
 
 One queue per process stands in front of the store. The first call of a batch lingers for about two
-milliseconds; whatever arrives meanwhile, or while the batch before is being written, shares its
-transaction. Order is kept, each caller gets their own result, and a command that can never be
-written costs only itself.
+milliseconds; whatever arrives meanwhile shares its transaction. A few transactions run side by
+side, so that one that waits for an account holds up nobody else; when all of them are busy, calls
+wait for the next one that ends. Order is kept, each caller gets their own result, and a command
+that can never be written costs only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from faregate.events import tracing
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
-from faregate.gateway.stored import Stored, read_back
+from faregate.gateway.stored import Stored, read_back, written
 from faregate.ledger.batch import Submission
-from faregate.ledger.core import Rejected
+from faregate.ledger.core import Rejected, Seen
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable
 
@@ -48,7 +49,8 @@ class GroupedStore(Store):
         self._metrics = metrics
         self._waiting: deque[_Unit] = deque()
         self._size = 0
-        self._worker: asyncio.Task[None] | None = None
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._gathering = False
         self._answering: set[asyncio.Task[None]] = set()
 
     async def apply(
@@ -79,9 +81,8 @@ class GroupedStore(Store):
 
     async def close(self) -> None:
         """Wait until everything that was taken in has been decided."""
-        if self._worker is not None:
-            await self._worker
-        await asyncio.gather(*self._answering)
+        while tasks := self._lanes | self._answering:
+            await asyncio.wait(tasks)
 
     def _queued(self, submissions: Sequence[Submission], *, answered: bool) -> _Unit:
         if self._size + len(submissions) > self._settings.max_waiting:
@@ -92,13 +93,20 @@ class GroupedStore(Store):
         self._waiting.append(unit)
         self._size += len(submissions)
         self._metrics.waiting.set(self._size)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._drain())
+        if not self._gathering and len(self._lanes) < self._settings.lanes:
+            self._gathering = True
+            lane = asyncio.create_task(self._lane())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
         return unit
 
-    async def _drain(self) -> None:
+    async def _lane(self) -> None:
+        """Decide batch after batch until nobody waits."""
         tracing.leave()  # the queue works for many callers
-        await asyncio.sleep(self._settings.linger_s)
+        try:
+            await asyncio.sleep(self._settings.linger_s)
+        finally:
+            self._gathering = False
         while self._waiting:
             units = self._next_batch()
             try:
@@ -127,40 +135,64 @@ class GroupedStore(Store):
             return
         began = perf_counter()
         submissions = [s for unit in units for s in unit.submissions]
-        decided = await self._decided(submissions)
+        stored: dict[bytes, Stored | Unavailable] = {}
+        decided = await self._decided(submissions, stored)
         self._metrics.batch_seconds.observe(perf_counter() - began)
         self._metrics.batch_size.observe(len(submissions))
-        # The next batch is decided while the answers to this one are read.
-        answering = asyncio.create_task(self._answer(units, decided))
+        wanted = [s for unit in units if unit.answered for s in unit.submissions]
+        before = {
+            s.command.identity.event_key
+            for s, d in zip(submissions, decided, strict=True)
+            if isinstance(d, Seen)
+        }
+        before -= stored.keys()
+        again = [s for s in wanted if s.command.identity.event_key in before] if before else ()
+        if not again:
+            _give(units, decided, stored)
+            return
+        # The next batch is decided while what was stored before is read.
+        answering = asyncio.create_task(self._answer_again(units, decided, stored, again))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
 
-    async def _answer(self, units: Sequence[_Unit], decided: Sequence[Decided]) -> None:
-        """Give each caller of a batch what became of their commands."""
+    async def _answer_again(
+        self,
+        units: Sequence[_Unit],
+        decided: Sequence[Decided],
+        stored: dict[bytes, Stored | Unavailable],
+        again: Sequence[Submission],
+    ) -> None:
+        """Give each caller of a batch what became of their commands, some of them before it."""
         try:
-            _give(units, decided, await self._stored(units))
+            stored |= await read_back(self, again)
+        except TRANSIENT as error:
+            away = Unavailable(f"{type(error).__name__}: {error}")
+            stored |= dict.fromkeys((s.command.identity.event_key for s in again), away)
         except Exception as error:  # noqa: BLE001 - as above
             _fail(units, error)
+            return
+        _give(units, decided, stored)
 
-    async def _stored(self, units: Sequence[_Unit]) -> dict[bytes, Stored] | Unavailable:
-        wanted = [s for unit in units if unit.answered for s in unit.submissions]
-        try:
-            return await read_back(self, wanted) if wanted else {}
-        except TRANSIENT as error:
-            return Unavailable(f"{type(error).__name__}: {error}")
+    async def _decided(
+        self, submissions: Sequence[Submission], stored: dict[bytes, Stored | Unavailable]
+    ) -> list[Decided]:
+        """Apply a batch, and keep in `stored` what it wrote.
 
-    async def _decided(self, submissions: Sequence[Submission]) -> list[Decided]:
-        """Apply a batch; one that holds a bad value is halved until that one stands alone."""
+        One that holds a bad value is halved until that one stands alone.
+        """
         try:
-            return list(await super().apply(submissions))
+            applied = await self.take(submissions)
         except Unavailable as error:
             return [error] * len(submissions)
         except BadValue as error:
             if len(submissions) == 1:
                 return [error]
+        else:
+            stored |= written(applied)
+            return list(applied.results)
         half = len(submissions) // 2
-        first = await self._decided(submissions[:half])
-        return first + await self._decided(submissions[half:])
+        first = await self._decided(submissions[:half], stored)
+        return first + await self._decided(submissions[half:], stored)
 
 
 def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:
@@ -177,7 +209,7 @@ def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:
 def _give(
     units: Sequence[_Unit],
     decided: Sequence[Decided],
-    stored: dict[bytes, Stored] | Unavailable,
+    stored: Mapping[bytes, Stored | Unavailable],
 ) -> None:
     at = 0
     for unit in units:
@@ -197,11 +229,9 @@ def _fail(units: Sequence[_Unit], error: Exception) -> None:
 
 
 def _answer(
-    submission: Submission, decided: Decided, stored: dict[bytes, Stored] | Unavailable
+    submission: Submission, decided: Decided, stored: Mapping[bytes, Stored | Unavailable]
 ) -> Answered:
     if decided is None or isinstance(decided, Rejected | BadValue | Unavailable):
         return decided
-    if isinstance(stored, Unavailable):
-        return stored
     found = stored.get(submission.command.identity.event_key)
     return found or Unavailable("the answer could not be read back")

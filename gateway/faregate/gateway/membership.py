@@ -5,11 +5,11 @@ Nothing is remembered, so whoever is removed from an org is out with their next 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from faregate.gateway.together import Together
 from faregate.ledger.names import bare_id
 
 Roles = Mapping[str, str]
@@ -30,32 +30,13 @@ class Memberships:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._asked: dict[str, asyncio.Future[Roles]] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._together: Together[str, Roles] = Together(self._roles)
 
     async def of(self, user_id: str) -> Roles:
         """Give a user's role in each of their orgs. Raises the driver's errors."""
-        found = self._asked.get(user_id)
-        if found is None:
-            found = self._asked[user_id] = asyncio.get_running_loop().create_future()
-            if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read())
-        return await asyncio.shield(found)
+        return await self._together.of(user_id)
 
-    async def _read(self) -> None:
-        await asyncio.sleep(0)  # those that are woken together ask together
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                roles = await self._roles(list(asked))
-            except Exception as error:  # noqa: BLE001 - whoever asked raises it
-                for found in asked.values():
-                    found.set_exception(error)
-            else:
-                for user_id, found in asked.items():
-                    found.set_result(roles[user_id])
-
-    async def _roles(self, user_ids: list[str]) -> dict[str, dict[str, str]]:
+    async def _roles(self, user_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         rows = await self._pool.fetch(_ORGS, [f"user:{u}" for u in user_ids])
         roles: dict[str, dict[str, str]] = {u: {} for u in user_ids}
         for row in rows:

@@ -2,14 +2,16 @@
 
 Consumers, relay and sweeper have no port of their own: what shows that they are at work (lag, the
 outbox, holds past their end) lies in Kafka and the database, where any gateway sees it.
-docs/operations.md has the same list, and a test that it is the same.
+docs/operations.md has the same list, and a test that it is the same. The workers of one gateway
+share them, by files in PROMETHEUS_MULTIPROC_DIR.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from math import nan
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,9 +21,13 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAST: Literal["mostrecent"] = "mostrecent"
+"""Workers look at the same things: what was seen last counts."""
 _SIZES = (1, 2, 5, 10, 25, 50, 100, 250)
 
 
@@ -43,7 +49,12 @@ class Metrics:
             registry=registry,
         )
         # Calls in the queue for a transaction; near its limit, answers are 503.
-        self.waiting = Gauge("faregate_group_waiting", "Commands waiting.", registry=registry)
+        self.waiting = Gauge(
+            "faregate_group_waiting",
+            "Commands waiting.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         # Calls that were turned away because the queue was full.
         self.refused = Counter("faregate_group_refused", "Calls turned away.", registry=registry)
         # How many commands share a transaction: above 1 under load.
@@ -80,31 +91,64 @@ class Metrics:
         self.lago_customers = Counter(
             "faregate_lago_customers", "Customers sent.", ("result",), registry=registry
         )
-
         self._found_elsewhere(registry)
+        self._lagging: set[str] = set()
+        self._routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def _found_elsewhere(self, registry: CollectorRegistry) -> None:
         # 1: the server answers, 0: it does not (kafka, database).
-        self.up = Gauge("faregate_server_up", "Answers.", ("server",), registry=registry)
-        # Records that a consumer group has still to read; none while that cannot be told.
-        self.lag = Gauge("faregate_consumer_lag", "To read.", ("consumer",), registry=registry)
-        # Transactions whose facts wait for the relay; none while that cannot be told.
-        self.outbox = Gauge("faregate_outbox_waiting", "To publish.", (), registry=registry)
+        self.up = Gauge(
+            "faregate_server_up",
+            "Answers.",
+            ("server",),
+            registry=registry,
+            multiprocess_mode=_LAST,
+        )
+        # Records that a consumer group has still to read; NaN while that cannot be told.
+        self.lag = Gauge(
+            "faregate_consumer_lag",
+            "To read.",
+            ("consumer",),
+            registry=registry,
+            multiprocess_mode=_LAST,
+        )
+        # Transactions whose facts wait for the relay; NaN while that cannot be told.
+        self.outbox = Gauge(
+            "faregate_outbox_waiting", "To publish.", registry=registry, multiprocess_mode=_LAST
+        )
         # Holds past their end: above 0 for long, no sweeper works and credits are stuck.
-        self.overdue = Gauge("faregate_holds_overdue", "Not released.", (), registry=registry)
+        self.overdue = Gauge(
+            "faregate_holds_overdue", "Not released.", registry=registry, multiprocess_mode=_LAST
+        )
 
     def found(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what the probe has found; see `context.Probe`."""
         for server in ("kafka", "database"):
             self.up.labels(server).set(checks[server]["ok"])
-        self.lag.clear()
-        for consumer, records in checks["lag"].items():
-            if consumer not in {"ok", "error"}:
-                self.lag.labels(consumer).set(records)
+        lags = {name: n for name, n in checks["lag"].items() if name not in {"ok", "error"}}
+        for consumer in self._lagging - lags.keys():
+            self.lag.labels(consumer).set(nan)
+        for consumer, records in lags.items():
+            self.lag.labels(consumer).set(records)
+        self._lagging |= lags.keys()
         database = checks["database"]
         self.outbox.set(database.get("outbox", nan))
         self.overdue.set(database.get("overdue_holds", nan))
 
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer, and its time. Looking labels up is dearer than counting."""
+        known = self._routes.get((method, route, status))
+        if known is None:
+            answers = self.answers.labels(method, route, str(status))
+            known = (answers, self.seconds.labels(method, route))
+            self._routes[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
+
     def text(self) -> bytes:
         """Write all metrics in the text format."""
-        return generate_latest(self.registry)
+        if SHARED_DIR not in os.environ:
+            return generate_latest(self.registry)
+        every = CollectorRegistry()
+        MultiProcessCollector(every)  # type: ignore[no-untyped-call]
+        return generate_latest(every)

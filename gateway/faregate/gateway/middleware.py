@@ -85,8 +85,7 @@ class Edge:
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            self._metrics.answers.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(method, route).observe(perf_counter() - began)
+            self._metrics.answered(method, route, status, perf_counter() - began)
             _tell(span, method, route, status)
 
     async def _bounded(

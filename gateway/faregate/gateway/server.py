@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 import structlog
 import uvicorn
@@ -22,6 +23,8 @@ from faregate.gateway.llm.service import Llm
 from faregate.gateway.membership import Memberships
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
+from faregate.gateway.together import Together
+from faregate.ledger.snapshot import snapshots
 from faregate.ledger.store import Store
 
 log = structlog.get_logger("faregate.gateway")
@@ -29,6 +32,7 @@ log = structlog.get_logger("faregate.gateway")
 _SKEW_S = 60
 _KEEP_ALIVE_S = 30
 _DRAIN_S = 8
+_BACKLOG = 2048
 
 
 def make_gateway(
@@ -58,6 +62,7 @@ def make_gateway(
         users=users,
         outside=OutsideUsers(store.pool, store.keys),
         memberships=Memberships(store.pool),
+        snapshots=Together(partial(snapshots, grouped)),
         verifier=verifier,
         embedded=embedded,
         issuer=issuer,
@@ -75,7 +80,7 @@ class GatewayProcess:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         settings = gateway.settings
-        self._socket = _listen(settings.host, settings.port)
+        self._socket = listening(settings.host, settings.port, settings.listener_fd)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             create_app(gateway),
@@ -108,15 +113,26 @@ class GatewayProcess:
             await self._gateway.issuer.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port now, so that a taken one is said at the start. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
+def listening(
+    host: str, port: int, inherited_fd: int | None = None, *, shared: bool = False
+) -> socket.socket:
+    """Take the port now, so that a taken one is said at the start. Raises OSError.
+
+    `shared`: others may listen on it as well; the kernel spreads connections over them.
+    """
+    if inherited_fd is not None:
+        listener = socket.socket(fileno=inherited_fd)
+    else:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)  # whoever reads that it has started can connect
+        except OSError:
+            listener.close()
+            raise
     listener.setblocking(False)  # noqa: FBT003
     return listener

@@ -25,6 +25,8 @@ class GatewaySettings:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    listener_fd: int | None = None
+    """A listening socket that was inherited, instead of one at host and port."""
     version: str = "0"
     docs: bool = False
     """Whether /docs and /openapi.json are served."""
@@ -50,6 +52,8 @@ class GatewaySettings:
     timeout_s: float = 30.0
     linger_s: float = 0.002
     """How long the first call of a batch waits for others to share its transaction."""
+    lanes: int = 2
+    """How many transactions of the queue may be under way at the same time."""
     max_batch: int = 250
     max_waiting: int = 2_000
     """So many calls may wait for a transaction; more are answered 503."""

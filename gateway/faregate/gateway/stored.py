@@ -1,6 +1,7 @@
 """What the ledger has stored of a command: its outcome and the entries that it wrote.
 
-Answers are made of this, never of what is in memory: so the second answer to the same
+Answers are made of this alone: of the rows that the transaction has just committed, or, for a
+command that was decided before, of the same rows read back. So the second answer to the same
 Idempotency-Key is the first one, also after a restart or from another process.
 """
 
@@ -17,7 +18,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from faregate.ledger import bodies
 from faregate.ledger.batch import Submission
-from faregate.ledger.store import Store
+from faregate.ledger.store import Applied, Store
 from faregate.ledger.write import TX_BITS
 
 _OUTCOMES = """
@@ -65,6 +66,32 @@ class Stored:
         return next(
             (e for e in reversed(self.entries) if (e.kind, e.account) == (kind, account)), None
         )
+
+
+def written(applied: Applied) -> dict[bytes, Stored]:
+    """Give what a transaction has committed, by event key: the same as `read_back` gives."""
+    first, outcomes = applied.first_id, applied.outcomes
+    stored = [
+        Stored(first + n, o.name, o.result, o.user, o.org, applied.at, o.body or {})
+        for n, o in enumerate(outcomes)
+    ]
+    for n, e in enumerate(applied.entries, first):
+        stored[e.outcome].entries.append(
+            StoredEntry(
+                n,
+                e.subject,
+                e.kind,
+                e.amount,
+                e.held_delta,
+                e.debt_delta,
+                e.balance,
+                e.held,
+                e.debt,
+                e.price_version,
+                e.at,
+            )
+        )
+    return {o.identity.event_key: s for o, s in zip(outcomes, stored, strict=True)}
 
 
 async def read_back(store: Store, submissions: Sequence[Submission]) -> dict[bytes, Stored]:

@@ -13,7 +13,7 @@ from faregate.ledger.acts_accounts import (
     set_tier,
     unlock,
 )
-from faregate.ledger.acts_calls import Call, Charge, Coverage, check, deduct
+from faregate.ledger.acts_calls import Call, Charge, Coverage, check, coverage, deduct
 from faregate.ledger.acts_orgs import allocate, reclaim, set_member, set_policy
 from faregate.ledger.acts_refunds import refund
 from faregate.ledger.acts_sending import CLI, Done
@@ -26,6 +26,7 @@ __all__ = [
     "Done",
     "allocate",
     "check",
+    "coverage",
     "deduct",
     "grant",
     "reclaim",

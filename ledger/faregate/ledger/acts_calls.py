@@ -23,6 +23,7 @@ from faregate.ledger.acts_sending import (
 )
 from faregate.ledger.batch import Refs
 from faregate.ledger.core import Deduct, Identity, Outcome, Rejected, Usage, decide
+from faregate.ledger.core.posting import Work
 from faregate.ledger.snapshot import snapshot
 from faregate.ledger.store import Store
 
@@ -155,8 +156,15 @@ async def check(
     By the same rules as `deduct`, without a lock; nothing is written and nothing is promised.
     """
     _both(user, org)
-    amount_of(amount)
     work = await snapshot(store, user, org)
+    return coverage(work, user, org, amount, counts=counts)
+
+
+def coverage(
+    work: Work, user: str, org: str | None, amount: int, *, counts: bool = False
+) -> Coverage:
+    """Say the same of a snapshot that was read already."""
+    amount_of(amount)
     command = Deduct(_NOBODY, user, org, amount, counts=counts)
     (outcome,) = decide(work.state, [command], work.now).results
     if not isinstance(outcome, Outcome):

@@ -42,18 +42,22 @@ SELECT sequence AS number, priority, expires_at FROM entries
 WHERE account_id = $1 AND sequence = ANY ($2::bigint[]);
 
 -- name: snapshot
--- $1 subjects, $2 and $3 an org and its member: what a decision about them would rest on.
+-- $1 subjects; $2 and $3 orgs and users, alike, whose members' accounts matter: what decisions about
+-- them would rest on. `org` and `user` are those of a member's account.
 SELECT a.id, s.subject, a.balance, a.held, a.debt, a.sequence, a.last_at, a.grants, a.granted,
-       a.plan, m.account_id IS NOT NULL AS is_member
+       a.plan, NULL AS org, NULL AS "user"
 FROM subjects s
 JOIN accounts a ON a.id = s.account_id
-LEFT JOIN members m ON m.account_id = a.id
-WHERE s.subject = ANY ($1::text[]) OR s.account_id = (
-    SELECT m.account_id FROM members m
-    JOIN subjects o ON o.account_id = m.org_id
-    JOIN subjects u ON u.account_id = m.user_id
-    WHERE o.subject = $2 AND u.subject = $3
-);
+WHERE s.subject = ANY ($1::text[])
+UNION ALL
+SELECT a.id, s.subject, a.balance, a.held, a.debt, a.sequence, a.last_at, a.grants, a.granted,
+       a.plan, w.org, w."user"
+FROM unnest($2::text[], $3::text[]) AS w (org, "user")
+JOIN subjects o ON o.subject = w.org
+JOIN subjects u ON u.subject = w."user"
+JOIN members m ON m.org_id = o.account_id AND m.user_id = u.account_id
+JOIN accounts a ON a.id = m.account_id
+JOIN subjects s ON s.account_id = m.account_id;
 
 -- name: account
 SELECT a.id, a.balance, a.held, a.debt, a.sequence, a.grants, a.granted, a.plan, a.last_at,

@@ -23,6 +23,7 @@ from faregate.ledger import failpoints
 from faregate.ledger.batch import Needs, Position, Submission, needs_of
 from faregate.ledger.core import (
     Books,
+    Entry,
     LedgerFault,
     Outcome,
     Rejected,
@@ -35,7 +36,7 @@ from faregate.ledger.keys import Keys
 from faregate.ledger.load import NamesErased, NamesMoved, PayerMoved, PriceCache, load
 from faregate.ledger.names import Names
 from faregate.ledger.queries import SQL
-from faregate.ledger.write import WentBack, checkpoint, write
+from faregate.ledger.write import TX_BITS, WentBack, checkpoint, write
 from faregate.ledger.write_pipelines import Conflict
 
 Result = Outcome | Seen | Rejected | None
@@ -47,6 +48,20 @@ _BEGIN = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enabl
 """All that is asked in the transaction finds its rows by their keys, however many they are. Left to
 itself the server plans most of it anew for each batch; and a plan that is kept from when a table
 was empty would read the whole of it until somebody analyzes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch: a result for each submission, and what its transaction wrote.
+
+    `outcomes` and `entries` have the ids from `first_id` on, each in their order.
+    """
+
+    results: list[Result]
+    first_id: int
+    at: datetime
+    outcomes: Sequence[Outcome]
+    entries: Sequence[Entry]
 
 
 class BadValue(Exception):
@@ -95,6 +110,16 @@ class Store:
         the batch never can be: PostgreSQL refuses a value, or the core an impossible account),
         and WentBack when the database is older than the position knows (nothing was written).
         """
+        return (await self.take(submissions, position_of, erasures=erasures)).results
+
+    async def take(
+        self,
+        submissions: Sequence[Submission],
+        position_of: PositionOf | None = None,
+        *,
+        erasures: int | None = None,
+    ) -> Applied:
+        """Do what `apply` does, and give what was written as well: it is committed."""
         commands = [s.command for s in submissions]
         needs = needs_of(commands)
         if erasures is not None:
@@ -137,7 +162,7 @@ class Store:
         position_of: PositionOf | None,
         erasures: int | None,
         span: tracing.Span,
-    ) -> list[Result]:
+    ) -> Applied:
         if erasures is not None:
             now = await self.pool.fetchval(SQL["erasures"])
             self.names.as_of(now)
@@ -177,7 +202,8 @@ class Store:
                 raise
             await connection.execute("COMMIT")
             failpoints.reach("after_commit")
-        return decision.results
+        first, outcomes = loaded.tx << TX_BITS, decision.outcomes
+        return Applied(decision.results, first, loaded.now, outcomes, decision.entries)
 
     async def checkpoint(self, limit: int = 1000) -> int:
         """Announce the state of accounts that moved since their last checkpoint; count them."""
@@ -235,4 +261,4 @@ async def open_store(pool: asyncpg.Pool, rules: Rules, *, checkpoint_every: int 
     return Store(pool, Keys(row["hash_key"]), rules, checkpoint_every)
 
 
-__all__ = ["BadValue", "Result", "Store", "Unavailable", "WentBack", "open_store"]
+__all__ = ["Applied", "BadValue", "Result", "Store", "Unavailable", "WentBack", "open_store"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -30,7 +30,7 @@ from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import check_triggers
 from faregate.runtime import telemetry
 from faregate.runtime.servers import ServerMissing, Servers, no_topic
-from faregate.runtime.settings import Settings, SettingsError
+from faregate.runtime.settings import DEFAULT_PORT, Settings, SettingsError
 
 log = structlog.get_logger("faregate.process")
 
@@ -123,6 +123,8 @@ async def _until_stopped(started: Sequence[Process], stopping: asyncio.Event) ->
 async def _start(
     resources: AsyncExitStack, settings: Settings, servers: Servers, name: str
 ) -> Process:
+    if name == "gateway" and settings.gateway_workers > 1:
+        return _gateway(settings, lambda: _workers(settings))
     cluster = settings.cluster(servers.kafka)
     size = _GATEWAY_CONNECTIONS if name == "gateway" else _CONNECTIONS
     store = await resources.enter_async_context(open_ledger(settings, servers, name, size))
@@ -130,7 +132,7 @@ async def _start(
     if name == "relay":
         return Relay(store, cluster)
     if name == "gateway":
-        return _gateway(store, settings, cluster)
+        return _gateway(settings, lambda: _serving(store, settings, cluster))
     if name == "sweeper":
         return Sweeper(
             store,
@@ -139,21 +141,31 @@ async def _start(
     return await _consumer(resources, settings, store, cluster, name)
 
 
-def _gateway(store: Store, settings: Settings, cluster: Cluster) -> Process:
-    try:
-        from faregate.runtime import serving
-    except ImportError as error:
-        message = f"the gateway's packages are not installed ({error.name})"
-        raise ServerMissing(message, "pip install 'faregate[gateway]'") from error
+def _serving(store: Store, settings: Settings, cluster: Cluster) -> Process:
+    from faregate.runtime import serving
+
+    return serving.gateway(store, settings, cluster, CONSUMERS)
+
+
+def _workers(settings: Settings) -> Process:
+    from faregate.runtime.workers import Workers
+
+    return Workers(settings)
+
+
+def _gateway(settings: Settings, make: Callable[[], Process]) -> Process:
     if settings.oidc_issuer and not settings.oidc_audience:
         raise SettingsError(
             "FAREGATE_OIDC_ISSUER is set, but not FAREGATE_OIDC_AUDIENCE",
             "set FAREGATE_OIDC_AUDIENCE to what tokens for this gateway are meant for",
         )
     try:
-        return serving.gateway(store, settings, cluster, CONSUMERS)
+        return make()
+    except ImportError as error:
+        message = f"the gateway's packages are not installed ({error.name})"
+        raise ServerMissing(message, "pip install 'faregate[gateway]'") from error
     except OSError as error:
-        place = f"{settings.gateway_host}:{settings.gateway_port or serving.DEFAULT_PORT}"
+        place = f"{settings.gateway_host}:{settings.gateway_port or DEFAULT_PORT}"
         raise SettingsError(
             f"the gateway cannot listen on {place}: {error.strerror}",
             "set FAREGATE_GATEWAY_PORT (or --port) to a free port, 0 for any",

@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
+from faregate.consumers import collector
 from faregate.consumers.kafka import Cluster
 from faregate.consumers.lag import lag_of
 from faregate.consumers.topic_ids import describe
@@ -23,9 +24,8 @@ from faregate.ledger.store import Store
 from faregate.runtime.dead_letters import Queues
 from faregate.runtime.lago_serving import lago_settings
 from faregate.runtime.llm_serving import llm_settings
-from faregate.runtime.settings import Settings
+from faregate.runtime.settings import DEFAULT_PORT, Settings
 
-DEFAULT_PORT = 8080
 _PROBE_S = 5.0
 _REMEMBERED_S = 2.0
 
@@ -38,7 +38,11 @@ def gateway(
     """Make the process. Raises OSError when its port is taken."""
     forbid_core_dumps()  # it opens users' keys
     probe = Probe(store, cluster, consumers)
-    return GatewayProcess(make_gateway(store, gateway_settings(settings), probe, Queues(cluster)))
+    process = GatewayProcess(
+        make_gateway(store, gateway_settings(settings), probe, Queues(cluster))
+    )
+    collector.settle()
+    return process
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
@@ -46,6 +50,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         host=settings.gateway_host,
         port=DEFAULT_PORT if settings.gateway_port is None else settings.gateway_port,
+        listener_fd=settings.gateway_fd,
         version=importlib.metadata.version("faregate"),
         docs=settings.gateway_docs,
         cors_origins=tuple(settings.gateway_cors_origins.split()),

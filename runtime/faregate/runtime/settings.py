@@ -27,6 +27,8 @@ from faregate.runtime.wording import in_credits, meant
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
 SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS, *LAGO_SECRETS)
+DEFAULT_PORT = 8080
+"""Of the gateway."""
 
 
 class SettingsError(Exception):
@@ -95,6 +97,10 @@ class Settings(LlmFields, IdentityFields, LagoFields):
     gateway_host: str = Field("127.0.0.1", description="Where the gateway listens.")
     gateway_port: int | None = Field(
         None, ge=0, le=65_535, description="Its port; `serve` runs it where one is set."
+    )
+    gateway_workers: int = Field(1, ge=1, le=64, description="Processes that share its port.")
+    gateway_fd: int | None = Field(
+        None, ge=3, description="A listening socket that was inherited, by its file descriptor."
     )
     gateway_docs: bool = Field(default=False, description="Whether it serves its API's pages.")
     gateway_cors_origins: str = Field("", description="Origins of web pages that may call it.")

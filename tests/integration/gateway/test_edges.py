@@ -151,14 +151,14 @@ async def test_a_command_that_cannot_be_written_costs_only_itself(
     from faregate.ledger.store import Store as Plain
 
     ada, bad = await here.rich(100), "poison"
-    apply = Plain.apply
+    take = Plain.take
 
     async def refusing(self: Any, submissions: Any, position_of: Any = None) -> Any:
         if any(s.refs.correlation_id == bad for s in submissions):
             raise BadValue("one of them cannot be written")
-        return await apply(self, submissions, position_of)
+        return await take(self, submissions, position_of)
 
-    monkeypatch.setattr(Plain, "apply", refusing)
+    monkeypatch.setattr(Plain, "take", refusing)
     references = [bad if n == 7 else f"r{n}" for n in range(20)]
     answers = await asyncio.gather(
         *(ada.post("/api/v1/credits/deduct", {"credits": 1, "reference": r}) for r in references)

@@ -77,6 +77,7 @@ class Verifier:
         self._keyring = keyring
         self._expected = expected
         self._metrics = metrics
+        self._cached = metrics.tokens.labels("cached")
         self._known: OrderedDict[str, Claims] = OrderedDict()
 
     def known(self, token: str) -> Claims | None:
@@ -84,7 +85,7 @@ class Verifier:
         known = self._known.get(token)
         if known is not None and self._still_good(known):
             self._known.move_to_end(token)
-            self._metrics.tokens.labels("cached").inc()
+            self._cached.inc()
             return known
         self._known.pop(token, None)
         return None

@@ -92,7 +92,8 @@ async def check(request: Request, payer: ReadingPayer, body: Check) -> Checked:
     except ValueError as error:
         errors = [{"field": "credits", "message": str(error)}]
         raise Problem("validation_failed", AMOUNT_REQUIRED, errors=errors) from None
-    found = await acts.check(gateway_of(request).store, payer.user, payer.org, amount)
+    work = await gateway_of(request).snapshots.of((payer.user, payer.org))
+    found = acts.coverage(work, payer.user, payer.org, amount)
     message = "Sufficient credits" if found.sufficient else "Insufficient credits"
     return Checked(sufficient=found.sufficient, message=message)
 
