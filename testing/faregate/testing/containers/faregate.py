@@ -6,6 +6,7 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +48,8 @@ class FaregateContainer(DockerContainer):
         self, image: str, name: str = ALL_IN_ONE, *, env: Mapping[str, str], **options: Any
     ) -> None:
         """`options` go to DockerContainer (`network`, `docker_client_kw` …)."""
+        # With an init process: as number 1 of its container it could not kill itself (chaos).
+        options = {"init": True, **options}
         super().__init__(image, env={"FAREGATE_LOG_FORMAT": "json", **env}, **options)
         self.process = name
         self.with_command(["run", *name.split("+")])
@@ -97,7 +100,7 @@ def ensure_image(image: str | None = None, wheel: str | None = None) -> str:
     Raises ImageNotBuilt.
     """
     version = importlib.metadata.version("faregate")
-    name = image or f"faregate-testing:{version}"
+    name = image or f"faregate-testing:{version}{_content(wheel)}"
     client = DockerClient().client
     try:
         try:
@@ -109,13 +112,21 @@ def ensure_image(image: str | None = None, wheel: str | None = None) -> str:
     return name
 
 
+def _content(wheel: str | None) -> str:
+    """Tell wheels of the same version apart."""
+    if not wheel:
+        return ""
+    try:
+        return "-" + sha256(Path(wheel).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise ImageNotBuilt(f"the wheel {wheel} cannot be read: {error.strerror}") from error
+
+
 def _build(client: Any, name: str, wheel: str | None, version: str) -> None:
     wanted = f"'faregate[gateway]=={version}'"
     with tempfile.TemporaryDirectory(prefix="faregate-image-") as context:
         if wheel:
             file = Path(wheel)
-            if not file.is_file():
-                raise ImageNotBuilt(f"there is no wheel {wheel}")
             shutil.copy(file, context)
             wanted = f"'/tmp/wheel/{file.name}[gateway]'"
         Path(context, "Dockerfile").write_text(_DOCKERFILE.format(wanted=wanted))
