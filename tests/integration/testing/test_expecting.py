@@ -85,18 +85,10 @@ async def test_an_event_that_comes_late_but_before_the_marker_is_not_missed(
     with pytest.raises(EventUnexpected, match="CreditsDeductedV1"):
         await looking
 
-
-async def test_a_marker_that_is_not_reached_is_no_proof(
-    batch: Batches, publish: Publish, usage: Usage, chaos: Chaos, expect_no_event: Any
-) -> None:
-    given = await batch()
     await chaos.kill("deduction")
-    sent = await publish(usage(given))
-    with pytest.raises(NotProcessed, match="deduction 1"):
-        await expect_no_event("CreditsDeductedV1", after=sent, within_s=1)
-    await chaos.restart("deduction")
-    with pytest.raises(EventUnexpected):
-        await expect_no_event("CreditsDeductedV1", after=sent)
+    unread = await publish(usage(given, units=2))
+    with pytest.raises(NotProcessed, match="deduction 1"):  # which is no proof of anything
+        await expect_no_event("CreditsDeductedV1", after=unread, within_s=1)
 
 
 async def test_one_account_that_cannot_be_funded_is_a_warning_and_the_other_is_funded(

@@ -46,7 +46,7 @@ def test_a_failed_test_shows_near_misses_and_logs(suite: pytest.Pytester) -> Non
     said = result.stdout.str()
     assert "faregate stack: external (FAREGATE_KAFKA and FAREGATE_DATABASE are set)" in said
     assert re.search(r"no PipelineDeniedV1\(\) came within 0.1 s", said)
-    assert "also heard: 2 CreditsAdjustedV1" in said
+    assert re.search(r"also heard: .*2 CreditsAdjustedV1", said)
     assert "log of faregate all processes (running)" in said
     assert '"event": "relay_started"' in said
 
@@ -75,16 +75,6 @@ def test_workers_of_xdist_do_not_see_each_other(suite: pytest.Pytester) -> None:
     assert len(set(re.findall(r"prefix (t\w+\.)", result.stdout.str()))) == 2
 
 
-def test_outside_servers_are_asked_for_by_both_urls(
-    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("FAREGATE_DATABASE")
-    suite.makepyfile("def test_needs(faregate_stack): pass")
-    result = suite.runpytest_subprocess("--faregate-stack=external")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["faregate stack: none: *set FAREGATE_DATABASE too*"])
-
-
 def test_a_container_engine_that_does_not_answer_is_said_in_one_line(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +82,8 @@ def test_a_container_engine_that_does_not_answer_is_said_in_one_line(
     suite.makepyfile("def test_needs(faregate_stack): pass")
     result = suite.runpytest_subprocess("--faregate-stack=testcontainers")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["no container engine answers*--faregate-stack=embedded"])
+    line = "no container engine answers*--faregate-stack=embedded"
+    result.stdout.fnmatch_lines([f"faregate stack: none: {line}", line])
 
 
 def test_on_embedded_servers_of_its_own_a_suite_restarts_kafka(suite: pytest.Pytester) -> None:
