@@ -24,6 +24,18 @@ async def test_a_killed_deduction_charges_everything_once(service, batch, chaos,
     assert (await ledger.balance(given.org)).balance == 10_000 - PAIRS
 
 
+async def test_a_restarted_kafka_loses_nothing(batch, usage, publish, chaos, expect_event, ledger):
+    given = await batch()
+    await publish(usage(given, units=1))
+
+    await chaos.restart("kafka")
+    await publish(usage(given, units=2))
+
+    await expect_event("CreditsDeductedV1", within_s=60, account=given.org, amount=-1)
+    await expect_event("CreditsDeductedV1", within_s=60, account=given.org, amount=-2)
+    await ledger.assert_conserved()
+
+
 async def test_usage_that_is_sent_three_times_is_charged_once(
     batch, usage, publish, expect_event, expect_no_event
 ):

@@ -91,9 +91,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which back end a test that asks for it will have."""
-    missing = _missing()
-    if missing:
-        return f"faregate: no fixtures without {', '.join(missing)}: pip install faregate[testing]"
+    if _missing():
+        return "faregate: pip install faregate[testing] for the fixtures of its test kit"
     chosen = choose_once(config)
     if isinstance(chosen, NoBackEnd):
         return f"faregate stack: none: {chosen}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,15 +10,23 @@ import pytest
 from faregate.testing.backends import CannotRestart
 from faregate.testing.batches import Usage
 from faregate.testing.chaos import Chaos
-from faregate.testing.crediting import Batches
+from faregate.testing.clocks import Clock, StillDue
+from faregate.testing.crediting import Batches, Credits
 from faregate.testing.ledgers import Ledger
 from faregate.testing.publishing import Publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
 
-async def test_crashes_before_and_after_a_commit_and_a_kill_charge_once(
-    batch: Batches, publish: Publish, usage: Usage, chaos: Chaos, ledger: Ledger, expect_event: Any
+async def test_crashes_before_and_after_a_commit_and_an_ack_charge_once(
+    batch: Batches,
+    credits: Credits,
+    publish: Publish,
+    usage: Usage,
+    chaos: Chaos,
+    clock: Clock,
+    ledger: Ledger,
+    expect_event: Any,
 ) -> None:
     with pytest.raises(ValueError, match="there is no process 'deductions'"):
         await chaos.kill("deductions")
@@ -45,3 +54,8 @@ async def test_crashes_before_and_after_a_commit_and_a_kill_charge_once(
     await expect_event("CreditsDeductedV1", account=given.org, amount=-2)
     await ledger.assert_conserved()
     assert (await ledger.balance(str(given.org))).balance == 9_997
+
+    await credits.grant(given.user, 1, expires_in=timedelta(days=1))
+    await chaos.kill("sweeper")
+    with pytest.raises(StillDue, match="0 holds, 1 accounts"):
+        await clock.advance(days=2, within_s=0.5)

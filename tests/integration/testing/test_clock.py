@@ -11,7 +11,7 @@ from tests.helpers.servers import Stack, drop_database, fresh_database
 from tests.helpers.world import World
 
 from faregate.runtime.processes import LedgerUnguarded
-from faregate.testing.clocks import Clock, StillDue
+from faregate.testing.clocks import Clock
 from faregate.testing.crediting import Batches, Credits
 from faregate.testing.kit import Kit
 from faregate.testing.ledgers import Ledger
@@ -63,16 +63,6 @@ async def test_time_only_goes_forward(faregate: Kit, clock: Clock) -> None:
     with pytest.raises(asyncpg.RaiseError, match="only goes forward"):
         await owner.execute("UPDATE test_clock SET ahead = '-1 day'")
     await owner.close()
-
-
-async def test_what_nobody_sweeps_is_named(
-    batch: Batches, credits: Credits, clock: Clock, chaos: Any
-) -> None:
-    given = await batch(guest=True, provision_credits=False)
-    await credits.grant(given.user, 1, expires_in=timedelta(days=1))
-    await chaos.kill("sweeper")
-    with pytest.raises(StillDue, match="0 holds, 1 accounts"):
-        await clock.advance(days=2, within_s=0.5)
 
 
 async def test_a_process_refuses_a_database_whose_time_is_not_its_own(
