@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from essay_grading import EssayGrading
+
 from faregate.testing.containers import FaregateStack
 
 ESSAYS = ["one", "one two", "one two three"]

@@ -24,15 +24,17 @@ async def test_a_killed_deduction_charges_everything_once(service, batch, chaos,
     assert (await ledger.balance(given.org)).balance == 10_000 - PAIRS
 
 
-async def test_a_restarted_kafka_loses_nothing(batch, usage, publish, chaos, expect_event, ledger):
+async def test_restarted_servers_lose_nothing(batch, usage, publish, chaos, expect_event, ledger):
     given = await batch()
     await publish(usage(given, units=1))
 
     await chaos.restart("kafka")
     await publish(usage(given, units=2))
+    await chaos.restart("postgres")
+    await publish(usage(given, units=3))
 
-    await expect_event("CreditsDeductedV1", within_s=60, account=given.org, amount=-1)
-    await expect_event("CreditsDeductedV1", within_s=60, account=given.org, amount=-2)
+    for amount in (-1, -2, -3):
+        await expect_event("CreditsDeductedV1", within_s=60, account=given.org, amount=amount)
     await ledger.assert_conserved()
 
 

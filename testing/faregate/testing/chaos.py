@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+import asyncpg
 from aiokafka.errors import KafkaError
 
 from faregate.consumers.topic_ids import describe
@@ -26,6 +27,7 @@ right before facts are handed to Kafka."""
 
 CrashPoint = Literal["db_decision", "db_commit", "kafka_send", "kafka_ack"]
 SERVERS = ("kafka", "postgres")
+_ANSWERS_S, _POLL_S = 60.0, 0.1
 
 
 class Chaos:
@@ -97,8 +99,8 @@ class Chaos:
                 "@pytest.mark.faregate(own_servers=True)"
             )
         await asyncio.to_thread(here.runner.restart, here.place, server)
-        if server == "kafka":
-            await _answering(here.kafka)
+        async with asyncio.timeout(_ANSWERS_S):
+            await (_kafka_answers(here.kafka) if server == "kafka" else _answers(here.database))
 
     def _known(self, name: str) -> None:
         names = self._processes.names()
@@ -106,11 +108,18 @@ class Chaos:
             raise ValueError(f"there is no process {name!r}; there are: {', '.join(names)}")
 
 
-async def _answering(kafka: str, within_s: float = 60.0) -> None:
-    async with asyncio.timeout(within_s):
-        while True:
-            with suppress(KafkaError, OSError):
-                found: Any = await describe(kafka, [])
-                if found.cluster:
-                    return
-            await asyncio.sleep(0.1)
+async def _kafka_answers(kafka: str) -> None:
+    while True:
+        with suppress(KafkaError, OSError):
+            if (await describe(kafka, [])).cluster:
+                return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _answers(database: str) -> None:
+    while True:
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            connection = await asyncpg.connect(database, timeout=5)
+            connection.terminate()
+            return
+        await asyncio.sleep(_POLL_S)

@@ -124,16 +124,21 @@ class Batches:
         return made
 
 
+_FOLLOWS = {
+    "org": "requests that name it fall back to the user's own credits, or are denied with "
+    "insufficient_credits (402)",
+    "user": "requests without an org, and those that the org does not cover, are denied with "
+    "insufficient_credits (402)",
+}
+
+
 def _consequence(subject: str, reason: str, done: Provisioned) -> str:
-    kind = subject.partition(":")[0]
-    others = ", ".join(f"{name} has {_said(amount)}" for name, amount in done.funded.items())
-    payer = "requests that name it may fall back to the user" if kind == "org" else (
-        "its own requests, and those that its org does not cover"
-    )  # fmt: skip
-    follows = f"it keeps what it had: {payer}, or are denied with insufficient_credits (402)"
-    if kind == "user":
-        follows = f"it keeps what it had: {payer}, may be denied with insufficient_credits (402)"
-    return f"{subject} was not funded: {reason}. {follows}. Funded: {others or 'nobody'}."
+    funded = ", ".join(f"{name} has {_said(amount)}" for name, amount in done.funded.items())
+    follows = _FOLLOWS[subject.partition(":")[0]]
+    return (
+        f"{subject} was not funded: {reason}. It keeps what it had; where that is not enough, "
+        f"{follows}. Funded: {funded or 'nobody'}."
+    )
 
 
 def _said(amount: float) -> str:

@@ -125,9 +125,15 @@ def pytest_runtest_makereport(
     """Attach the logs of the installation to the report of a failed test."""
     report = yield
     if report.failed and (made := item.stash.get(INSTALLATION, None)) is not None:
-        for name, text in made.report().items():
-            report.sections.append((f"log of {name}", text))
+        report.sections += _logs(made)
     return report
+
+
+def _logs(made: Installation) -> list[tuple[str, str]]:
+    try:
+        return [(f"log of {name}", text) for name, text in made.report().items()]
+    except Exception as error:  # noqa: BLE001 - after its end, say; the failure itself matters more
+        return [("logs of Faregate", f"cannot be read: {error!r}")]
 
 
 def choose_once(config: pytest.Config) -> Choice | NoBackEnd:

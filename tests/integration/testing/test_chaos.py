@@ -27,6 +27,7 @@ async def test_crashes_before_and_after_a_commit_and_an_ack_charge_once(
     clock: Clock,
     ledger: Ledger,
     expect_event: Any,
+    expect_no_event: Any,
 ) -> None:
     with pytest.raises(ValueError, match="there is no process 'deductions'"):
         await chaos.kill("deductions")
@@ -52,6 +53,7 @@ async def test_crashes_before_and_after_a_commit_and_an_ack_charge_once(
     await chaos.restart(relay)
     await expect_event("CreditsDeductedV1", account=given.org, amount=-1)
     await expect_event("CreditsDeductedV1", account=given.org, amount=-2)
+    await expect_no_event("CreditsDeductedV1", account=given.org)  # announced again is not again
     await ledger.assert_conserved()
     assert (await ledger.balance(str(given.org))).balance == 9_997
 

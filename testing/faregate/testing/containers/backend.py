@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,27 +60,35 @@ class Containers:
     def restart(self, place: Place, server: Server) -> None:
         """Restart a server's container: its data and port stay."""
         ids = {"kafka": place.kafka_container, "postgres": place.postgres_container}
-        self._engine.containers.get(ids[server]).restart(timeout=_STOP_S)
+        with _engine() as engine:
+            engine.containers.get(ids[server]).restart(timeout=_STOP_S)
 
     def server_logs(self, place: Place) -> dict[str, str]:
         """Read the ends of both logs."""
         ids = {"kafka": place.kafka_container, "postgres": place.postgres_container}
-        return {name: self._tail(id_) for name, id_ in ids.items()}
-
-    def _tail(self, id_: str) -> str:
-        try:
-            text: bytes = self._engine.containers.get(id_).logs(tail=_TAIL_LINES)
-        except (APIError, NotFound) as error:
-            return str(error)
-        return text.decode(errors="replace")
+        with _engine() as engine:
+            return {name: _tail(engine, id_) for name, id_ in ids.items()}
 
     @cached_property
     def _ready_image(self) -> str:
         return ensure_image(self.image, self.wheel)
 
-    @cached_property
-    def _engine(self) -> Any:
-        return DockerClient().client
+
+@contextmanager
+def _engine() -> Iterator[Any]:
+    client = DockerClient().client
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _tail(engine: Any, id_: str) -> str:
+    try:
+        text: bytes = engine.containers.get(id_).logs(tail=_TAIL_LINES)
+    except APIError as error:
+        return str(error)
+    return text.decode(errors="replace")
 
 
 class ContainerProcesses:
