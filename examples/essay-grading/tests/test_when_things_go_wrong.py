@@ -24,6 +24,7 @@ async def test_a_killed_deduction_charges_everything_once(service, batch, chaos,
     assert (await ledger.balance(given.org)).balance == 10_000 - PAIRS
 
 
+@pytest.mark.faregate(own_servers=True)  # with pytest-xdist, others use the servers too
 async def test_restarted_servers_lose_nothing(batch, usage, publish, chaos, expect_event, ledger):
     given = await batch()
     await publish(usage(given, units=1))

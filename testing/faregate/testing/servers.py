@@ -42,12 +42,13 @@ def installed_alone(
 ) -> Iterator[Installation]:
     """Install Faregate for one test. `separate`: each process by itself, so that it can be killed.
 
-    `own_servers`: on servers that nobody else uses, so that they can be restarted.
+    `own_servers`: on servers that nobody else uses meanwhile, so that they can be restarted: new
+    ones where the run's are shared.
     """
     names = ALWAYS if separate else (ALL_IN_ONE,)
     place, is_shared = servers.place, servers.shared
     with ExitStack() as resources:
-        if own_servers:
+        if own_servers and is_shared:
             place, end = servers.runner.start()
             resources.callback(end)
             is_shared = False
