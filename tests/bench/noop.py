@@ -29,7 +29,7 @@ async def main() -> None:
     listener = socket.socket()
     listener.bind((HOST, 0))
     listener.listen(2048)
-    listener.setblocking(False)  # noqa: FBT003
+    listener.setblocking(False)
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     loop = asyncio.get_running_loop()

@@ -6,20 +6,32 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import asyncpg
-
 from faregate.ledger.database import APP_ROLE
-from faregate.ledger.migrate import known, migrate
 from faregate.runtime import stack
+from faregate.testing.databases import (
+    administrator,
+    database_name,
+    drop_database,
+    fresh_database,
+    with_database,
+)
+
+__all__ = [
+    "Stack",
+    "database_name",
+    "drop_database",
+    "fresh_database",
+    "servers",
+    "shared_home",
+    "with_database",
+    "with_role",
+]
 
 HOME_ENVIRONMENT = "FAREGATE_TEST_HOME"
-_LOCK = "SELECT pg_advisory_lock(hashtextextended('faregate.tests.template', 0))"
-_READY = "SELECT NOT datallowconn FROM pg_database WHERE datname = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,59 +72,6 @@ def servers() -> Stack:
     return Stack(info.kafka, info.database)
 
 
-def with_database(url: str, name: str) -> str:
-    """Give the URL of another database on the same server."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-
-
-async def fresh_database(admin_url: str, *, template: str | None = None) -> str:
-    """Make a migrated database (or a copy of `template`) and give its URL."""
-    name = f"test_{uuid4().hex}"
-    async with _administrator(admin_url) as admin:
-        source = template or await _template(admin, admin_url)
-        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-    return with_database(admin_url, name)
-
-
-async def drop_database(admin_url: str, url: str) -> None:
-    """Drop a database that `fresh_database` made, whoever is still connected to it."""
-    async with _administrator(admin_url) as admin:
-        await admin.execute(f'DROP DATABASE IF EXISTS "{database_name(url)}" WITH (FORCE)')
-
-
-def database_name(url: str) -> str:
-    """Give the name of the database in a URL."""
-    return urlsplit(url).path.lstrip("/")
-
-
-@asynccontextmanager
-async def _administrator(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url, timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def _template(admin: asyncpg.Connection, admin_url: str) -> str:
-    """Give the migrated template, made by whoever comes first.
-
-    Its name follows from the migrations, so a changed one makes a new template; that it takes no
-    connections says that it is complete.
-    """
-    digest = sha256("".join(name + sql for name, sql in known()).encode()).hexdigest()[:12]
-    name = f"faregate_template_{digest}"
-    if await admin.fetchval(_READY, name):
-        return name
-    await admin.execute(_LOCK)  # until this connection ends
-    if not await admin.fetchval(_READY, name):
-        await admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        await admin.execute(f'CREATE DATABASE "{name}"')
-        await migrate(with_database(admin_url, name))
-        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-    return name
-
-
 @asynccontextmanager
 async def with_role(url: str) -> AsyncIterator[str]:
     """Make a login that is a member of the application's role, for the length of the block.
@@ -120,7 +79,7 @@ async def with_role(url: str) -> AsyncIterator[str]:
     Gives the URL of the same database for it, as a process in production would have it.
     """
     name, password = f"login_{uuid4().hex[:12]}", uuid4().hex
-    async with _administrator(url) as admin:
+    async with administrator(url) as admin:
         await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE {APP_ROLE}")
         try:
             place = urlsplit(url)

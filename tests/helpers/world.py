@@ -31,6 +31,7 @@ from faregate.ledger.store import Store, open_store
 from faregate.runtime import processes
 from faregate.runtime.servers import Servers
 from faregate.runtime.settings import Settings
+from faregate.testing import topics
 
 ANNOUNCED = tuple(name for name in TOPICS if name not in INPUT_TOPICS)
 
@@ -213,25 +214,19 @@ async def world(kafka: str, database: str, *, partitions: int = 2) -> AsyncItera
         yield World(kafka, database, prefix, pool, store)
     finally:
         pool.terminate()
-        await delete_topics(kafka, prefix)
+        await topics.delete_topics(kafka, prefix)
 
 
-async def delete_topics(kafka: str, prefix: str, names: Iterable[str] | None = None) -> None:
-    """Delete topics of a prefix: all, or those named (without prefix), and wait for these."""
+async def delete_topics(kafka: str, prefix: str, names: Iterable[str]) -> None:
+    """Delete topics of a prefix (named without it), and wait until they are gone."""
+    wanted = [prefix + n for n in names]
     async with admin(kafka) as client:
-        wanted = (
-            [t for t in await client.list_topics() if t.startswith(prefix)]
-            if names is None
-            else [prefix + n for n in names]
-        )
-        if wanted:
-            await client.delete_topics(wanted)
+        await client.delete_topics(wanted)
 
         async def gone() -> bool:
             return not set(wanted) & set(await client.list_topics())
 
-        if names is not None:
-            await until(gone, 20, "topics to be gone")
+        await until(gone, 20, "topics to be gone")
 
 
 async def until(

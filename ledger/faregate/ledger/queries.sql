@@ -312,6 +312,14 @@ SELECT (SELECT count(*) FROM outbox) AS outbox,
 -- name: now
 SELECT clock_timestamp();
 
+-- name: own_clock
+-- Whether time is PostgreSQL's own: a test may put functions of the same names before it.
+SELECT NOT EXISTS (
+    SELECT 1 FROM pg_proc p
+    WHERE p.proname IN ('clock_timestamp', 'statement_timestamp', 'now') AND p.pronargs = 0
+      AND pg_function_is_visible(p.oid) AND p.pronamespace <> 'pg_catalog'::regnamespace
+);
+
 -- name: patience
 -- For a person's question over a whole table: longer than a decision may take.
 SELECT set_config('statement_timeout', '60s', false), set_config('transaction_timeout', '90s', false);

@@ -7,6 +7,7 @@ raises what only a new process can mend.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -26,6 +27,7 @@ from faregate.consumers.sweeper import Sweeper, SweeperSettings
 from faregate.consumers.topic_ids import ClusterTopics, describe_all
 from faregate.consumers.watchdog import Watchdog
 from faregate.ledger.database import make_pool
+from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import check_triggers
 from faregate.runtime import telemetry
@@ -47,6 +49,9 @@ NAMES = (*CONSUMERS, "relay", "sweeper", "gateway")
 
 ALWAYS = tuple(name for name in NAMES if name != "gateway")
 """What `faregate serve` runs; the gateway as well, where a port is given."""
+
+TEST_CLOCK = "FAREGATE_TEST_CLOCK"
+"""Allows databases whose time is moved by tests (`faregate.testing`); never set it elsewhere."""
 
 DRAIN_S = 9.0
 _CLIENT_STOP_S = 3.0
@@ -82,12 +87,18 @@ async def open_ledger(
 
 
 async def _guarded(pool: asyncpg.Pool) -> None:
-    """Refuse to work on a ledger that could be changed (rule 5)."""
+    """Refuse to work on a ledger that could be changed (rule 5), or whose time could be."""
     async with pool.acquire() as connection:
         findings = await check_triggers(connection)
+        own_clock = await connection.fetchval(SQL["own_clock"])
     if findings:
         wrong = "; ".join(f"{f.row}: {f.message}" for f in findings)
         raise LedgerUnguarded(f"the ledger is not append-only: {wrong}")
+    if not own_clock and os.environ.get(TEST_CLOCK) != "1":
+        raise LedgerUnguarded(
+            "the time of this database is not PostgreSQL's own: it is a database of the test kit, "
+            f"which only processes with {TEST_CLOCK}=1 work on"
+        )
 
 
 async def run(settings: Settings, servers: Servers, names: Sequence[str]) -> None:

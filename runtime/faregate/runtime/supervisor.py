@@ -99,6 +99,7 @@ class Supervisor:
     def start(self, name: str, env: Mapping[str, str] | None = None) -> int:
         """Start `name` (`deduction`; `deduction#2` for one more of a kind) and give its pid.
 
+        `relay+sweeper` is one process that does the work of both.
         `env` goes over the common environment, for this start only. Raises ProcessFault when
         it runs already.
         """
@@ -199,7 +200,7 @@ class Supervisor:
     def _spawn(self, role: str, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                [sys.executable, "-m", "faregate.runtime", "run", role],
+                [sys.executable, "-m", "faregate.runtime", "run", *role.split("+")],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

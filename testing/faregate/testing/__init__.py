@@ -1,0 +1,1 @@
+"""The test kit: a pytest plugin, Kafka, PostgreSQL and Faregate for suites of other services."""
