@@ -63,7 +63,7 @@ _AWAY = (
 )
 """What means that a server cannot be asked now: 503, and nothing is allowed."""
 
-_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -96,7 +96,14 @@ def bare_app(settings: GatewaySettings) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Faregate-Org"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "X-BYOK-Provider",
+                "X-Faregate-Org",
+            ],
+            expose_headers=["Retry-After", "X-Credits-Charged", "X-Credits-Remaining"],
         )
     return app
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
-from fastapi.routing import APIRoute
-from tests.integration.gateway.calling import Person, Town
-from tests.integration.gateway.test_tenants import GOOD, Victim, victim
+from tests.helpers.routes import application
+from tests.integration.gateway.calling import Person
+from tests.integration.gateway.llm_world import Street, street
+from tests.integration.gateway.provider import whole
+from tests.integration.gateway.test_tenants import CASES, Victim, victim
 
-from faregate.gateway.app import RESOURCES, bare_app
 from faregate.gateway.openapi import document
-from faregate.gateway.settings import GatewaySettings
+from faregate.ledger.core import Rules
+from faregate.ledger.store import open_store
 
 pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def here(pool: asyncpg.Pool) -> AsyncIterator[Street]:
+    async with street(await open_store(pool, Rules(provisioning="manual"))) as found:
+        found.provider.answer = whole("Hello", usage=(7, 3))
+        yield found
+
 
 NASTY = (
     b"null",
@@ -61,29 +72,20 @@ MORE: dict[str, dict[str, Any]] = {
     "POST /api/v1/credits/deduct": {"model": None, "tokens": None, "description": "d"},
     "POST /api/v1/holds": {"ttl_s": 5, "max_tokens": None, "model": None},
     "POST /api/v1/holds/{hold_id}/settle": {"tokens": None, "final": True, "model": None},
+    "POST /v1/chat/completions": {"max_tokens": 5, "n": 1, "stream": False},
 }
-
-
-def calls() -> list[str]:
-    found = [r for one in RESOURCES for r in one.router.routes if isinstance(r, APIRoute)]
-    return [
-        f"{min(r.methods or ())} {r.path}"
-        for r in found
-        if f"{min(r.methods or ())} {r.path}" in KNOWN
-    ]
-
-
-KNOWN = {route for route, call in GOOD.items() if call.body is not None} | MORE.keys()
+KNOWN = {route for route, case in CASES.items() if case.body is not None} | MORE.keys()
+DOCUMENT = document(application())
 DOCUMENTED = {
     f"{method.upper()} {path}": {int(status) for status in operation["responses"]}
-    for path, methods in document(bare_app(GatewaySettings()))["paths"].items()
+    for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
 
 
 def bodies(route: str, whom: Victim) -> Iterator[bytes]:
     """A good body with one nasty value in it, or instead of it."""
-    good = whom.filled({**(GOOD[route].body if route in GOOD else {}), **MORE.get(route, {})})
+    good = whom.filled({**CASES[route].body, **MORE.get(route, {})})
     for nasty in NASTY:
         yield nasty
         for name in good:
@@ -93,8 +95,57 @@ def bodies(route: str, whom: Victim) -> Iterator[bytes]:
             yield b"{" + text + comma + json.dumps(name).encode() + b": " + nasty + b"}"
 
 
+NO_NUMBER = (b"NaN", b"Infinity", b"-Infinity", b"1e400", b"-1e400", b"1e99999999999999999999",
+             b"1" + b"0" * 30, b"1" * 5_000, b"0." + b"1" * 5_000, b"true", b'"1"', b"[1]")  # fmt: skip
+NO_TEXT = (b'"long\\u0000enough"', b'"long\\ud800enough"', b'"long\x00enough"', b'"long\xffenough"')
+ALONE = {"requiredCredits": ("credits",), "username": ("email",)}
+"""Fields that do not count where another is sent."""
+
+
+def fields(route: str) -> dict[str, set[str]]:
+    """Give the JSON types of each field of a route's body, as the document says."""
+    method, path = route.split()
+    body = DOCUMENT["paths"][path][method.lower()]["requestBody"]["content"]["application/json"]
+    (name,) = (body["schema"]["$ref"].rpartition("/")[2],)
+    found = DOCUMENT["components"]["schemas"][name]["properties"]
+    return {
+        field: {one.get("type", "") for one in schema.get("anyOf", [schema])}
+        for field, schema in found.items()
+    }
+
+
 @pytest.mark.parametrize("route", sorted(KNOWN))
-async def test_a_call_with_a_nasty_value_is_answered_as_documented(here: Town, route: str) -> None:
+async def test_what_is_no_number_or_no_text_is_refused_in_every_field(
+    here: Street, route: str
+) -> None:
+    whom, admin = await victim(here), await here.admin()
+    (method, path), good = route.split(), whom.filled(CASES[route].body)
+    for field, types in fields(route).items():
+        nasty: tuple[bytes, ...] = NO_NUMBER if types & {"number", "integer"} else ()
+        nasty += NO_TEXT if "string" in types else ()
+        rest = {k: v for k, v in good.items() if k != field and k not in ALONE.get(field, ())}
+        for value in nasty:
+            pair = json.dumps(field).encode() + b": " + value
+            raw = (
+                b"{"
+                + b", ".join([*(json.dumps({k: v}).encode()[1:-1] for k, v in rest.items()), pair])
+                + b"}"
+            )
+            reply = await admin.call(
+                method, whom.filled(path), raw=raw, headers=CASES[route].headers
+            )
+            assert reply.problem == (400, "validation_failed"), (raw, reply.json)
+    first, *_ = good
+    twice = json.dumps(good).encode()[:-1] + b", " + json.dumps({first: good[first]}).encode()[1:]
+    reply = await admin.call(method, whom.filled(path), raw=twice)
+    assert reply.problem == (400, "validation_failed")
+    assert "twice" in reply["detail"]
+
+
+@pytest.mark.parametrize("route", sorted(KNOWN))
+async def test_a_call_with_a_nasty_value_is_answered_as_documented(
+    here: Street, route: str
+) -> None:
     whom = await victim(here)
     admin = await here.admin()
     method, path = route.split()
@@ -108,7 +159,7 @@ async def test_a_call_with_a_nasty_value_is_answered_as_documented(here: Town, r
 @pytest.mark.parametrize(
     "nasty", ["%00", "%ff", "..", "%2e%2e%2f", "x" * 300, "%E2%80%AE", "' OR 1=1"]
 )
-async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Town, nasty: str) -> None:
+async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Street, nasty: str) -> None:
     whom = await victim(here)
     admin = await here.admin()
     for route, documented in DOCUMENTED.items():
@@ -117,7 +168,7 @@ async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Town, nas
             continue
         filled = path.replace("{org_id}", nasty).replace("{hold_id}", nasty)
         filled = filled.replace("{provider}", nasty)
-        body = whom.filled(GOOD[route].body) if route in GOOD else None
+        body = whom.filled(CASES[route].body)
         for person in (admin, whom.person):
             reply = await person.call(method, filled, body)
             assert reply.status in documented | {404, 405}, (route, reply.status, reply.json)
@@ -127,7 +178,7 @@ async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Town, nas
     "query",
     ["limit=1e9", "limit=%00", "cursor=-1", "cursor=99999999999999999999", "from=%00", "to=0000"],
 )
-async def test_a_nasty_value_in_a_query_is_answered_as_documented(here: Town, query: str) -> None:
+async def test_a_nasty_value_in_a_query_is_answered_as_documented(here: Street, query: str) -> None:
     admin: Person = await here.admin()
     for route, documented in DOCUMENTED.items():
         method, path = route.split()

@@ -76,9 +76,10 @@ class Audit(Answer):
 
 
 class Grants(Answer):
-    """All grants of an account, oldest first."""
+    """A page of the grants of an account, oldest first."""
 
     grants: list[dict[str, Any]]
+    next_cursor: str | None
 
 
 class Tiers(Answer):
@@ -184,10 +185,15 @@ async def grants(
     caller: Admin,  # noqa: ARG001 - who may
     subject_type: SubjectType,
     subject_id: Annotated[Id, Query()],
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Grants:
-    """List all grants that an account ever had, with what is left of each."""
+    """List the grants that an account ever had, with what is left of each."""
     store = gateway_of(request).store
-    return Grants(grants=await reading.grants(store, f"{subject_type}:{subject_id}"))
+    found = await reading.grants(store, f"{subject_type}:{subject_id}")
+    page = [g for g in found if g["number"] > (cursor or 0)]
+    more = str(page[limit - 1]["number"]) if len(page) > limit else None
+    return Grants(grants=page[:limit], next_cursor=more)
 
 
 @router.get("/v1/admin/audit", responses=_READ)
