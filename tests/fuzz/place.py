@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 from tests.helpers.processes import Supervisor, faregate_processes
@@ -29,6 +30,7 @@ from tests.integration.gateway.provider import (
 from faregate.gateway.byok.providers import PROVIDERS
 from faregate.ledger.verify import verify
 
+DOCUMENT = Path(__file__).parents[2] / "schemas" / "openapi.json"
 PROCESSES = ("gateway", "relay", "sweeper", "provisioning")
 KINDS = ("nobody", "user", "owner", "admin")
 """Who calls: without a token, an ordinary user, the admin of an org, a platform admin."""
@@ -43,6 +45,8 @@ class Place:
     world: World
     people: Mapping[str, Person]
     known: Mapping[str, list[str]]
+    document: str
+    """`schemas/openapi.json`, as it was when the processes were started."""
 
     async def faults(self) -> list[str]:
         """Give what went wrong inside: faults in logs, processes that ended, a ledger that drifts."""
@@ -70,13 +74,14 @@ async def place(stack: Stack, database: str) -> AsyncIterator[Place]:
             master_key=base64.b64encode(bytes(range(32))).decode(),
             **urls,
         )
+        document = DOCUMENT.read_text("utf-8")
         async with faregate_processes(env, *PROCESSES) as procs:
             lines = [json.loads(x) for x in procs.log("gateway").splitlines() if x[:1] == "{"]
             port = next(x["port"] for x in lines if x["event"] == "gateway_started")
             url = f"http://127.0.0.1:{port}"
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
                 people, known = await _settle_in(made, http)
-                yield Place(url, procs, made, people, known)
+                yield Place(url, procs, made, people, known, document)
 
 
 def _answer_all(behind: Provider) -> None:

@@ -98,7 +98,9 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle or not (self._in_head or cycle.response_started):  # never amid another answer
             self.transport.write(_written(problem))
         self.transport.close()
 

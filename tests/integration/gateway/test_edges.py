@@ -47,6 +47,8 @@ async def test_an_unknown_path_or_method_is_a_problem_like_any_other(here: Town)
     refused = await here.nobody.call("DELETE", "/api/v1/credits/balance")
     assert refused.problem == (405, "method_not_allowed")
     assert refused.headers["allow"] == "GET"
+    refused = await here.nobody.call("DELETE", "/v1/admin/orgs/acme/policy")
+    assert refused.headers["allow"] == "GET, PUT"
 
 
 async def test_bodies_are_bounded_in_size_depth_and_kind(here: Town) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests.integration.gateway.calling import PASSWORD
+from tests.integration.gateway.calling import PASSWORD, town
 from tests.integration.gateway.llm_world import Street, street
 
 from faregate.gateway.connections import MAX_HEAD, MAX_HEADERS
@@ -198,8 +198,9 @@ async def test_a_connection_that_says_nothing_is_closed(ledger_store: Store) -> 
 
 @pytest.mark.parametrize("path", ["/api/auth/login", "/v1/chat/completions"])
 async def test_a_body_that_trickles_in_is_not_waited_for(ledger_store: Store, path: str) -> None:
+    async with town(ledger_store) as before:
+        ada = await before.rich(10)
     async with street(ledger_store, timeout_s=0.5) as here, line(here) as one:
-        ada = await here.rich(10)
         head = LOGIN.replace(b"/api/auth/login", path.encode())
         token = f"authorization: Bearer {ada.token}\r\n".encode()
         await one.send(head + token + b"content-length: 400\r\n\r\n{")
