@@ -78,7 +78,8 @@ class Person:
         if content is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
-        answer = await self.http.request(method, path, content=content, headers=sent)
+        raw_headers = [(n.encode(), v.encode("latin-1")) for n, v in sent.items()]
+        answer = await self.http.request(method, path, content=content, headers=raw_headers)
         is_json = "json" in answer.headers.get("content-type", "")
         found = answer.json() if is_json else None
         return Reply(answer.status_code, found, answer.headers, answer.text)
