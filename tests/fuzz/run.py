@@ -22,6 +22,8 @@ CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
+REFUSALS = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 431]
+"""What may be said of a request that is not as the document has it."""
 NAMES: Mapping[str, tuple[str, ...]] = {
     "orgs": ("path.org_id", "header.X-Faregate-Org", "query.subject_id", "body.subject_id"),
     "users": ("body.user_id", "body.userId", "query.subject_id", "body.subject_id"),
@@ -40,7 +42,9 @@ SELDOM = 0.02
 
 def config(place: Place) -> str:
     """Write schemathesis' settings: what is generated, from which values."""
-    lines = ["[auth]", "auto-signup = false", "[generation.dictionaries]"]
+    lines = ["[auth]", "auto-signup = false"]
+    lines += ["[checks.negative_data_rejection]", f"expected-statuses = {json.dumps(REFUSALS)}"]
+    lines += ["[generation.dictionaries]"]
     lines.append(f'string = {{ dictionary = "nasty", probability = {SELDOM} }}')
     for name, values in place.known.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(values)}"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 """May be half of a surrogate pair; only escapes can bring one into UTF-8."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 100
 _MAX_DIGITS = 100
 """Of one number, sign, point and exponent included: a double needs 25."""
 
@@ -44,7 +47,8 @@ def _integer(text: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):  # readers differ on which of them counts
-        raise ValueError("a name stands twice in one object")
+        names = Counter(name for name, _ in pairs)
+        raise invalid(names.most_common(1)[0][0][:_SHOWN], "the name stands twice in one object")
     return made
 
 
@@ -63,20 +67,33 @@ def parse_json(body: bytes, max_depth: int) -> Any:
         raise invalid("body", f"JSON may be nested at most {max_depth} deep")
     try:
         found = _DECODER.decode(body.decode("utf-8"))
-        if _HALF_PAIR.search(body):
-            json.dumps(found, ensure_ascii=False, default=str).encode("utf-8")
+        half = _half(found) if _HALF_PAIR.search(body) else None
     except RecursionError:
         raise invalid("body", f"JSON may be nested at most {max_depth} deep") from None
     except ValueError as error:
         raise invalid("body", f"not valid JSON: {_said(error)}") from None
+    if half is not None:
+        raise invalid(half[:_SHOWN] or "body", "the text has half of a surrogate pair")
     return found
+
+
+def _half(value: Any, place: str = "") -> str | None:
+    """Find the first text with half of a surrogate pair: where it is, or None."""
+    if isinstance(value, str):
+        return place if _SURROGATE.search(value) else None
+    if isinstance(value, dict):
+        inner = [(f"{place}.{name}".lstrip("."), name, one) for name, one in value.items()]
+        wrong = (place if _SURROGATE.search(n) else _half(one, at) for at, n, one in inner)
+    elif isinstance(value, list):
+        wrong = (_half(one, f"{place}.{n}".lstrip(".")) for n, one in enumerate(value))
+    else:
+        return None
+    return next((found for found in wrong if found is not None), None)
 
 
 def _said(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"
-    if isinstance(error, UnicodeEncodeError):
-        return "a text has half of a surrogate pair"
     return "it must be UTF-8" if isinstance(error, UnicodeError) else str(error)
 
 

@@ -99,6 +99,21 @@ def test_brackets_within_texts_do_not_count() -> None:
     assert parse_json(b'{"a": "' + b"[" * 50 + b'\\"{{{{{{"}', 5)["a"].startswith("[[")
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"a": "\\ud800"}', "a"),
+        (b'{"a": [1, {"b": "x\\udfff"}]}', "a.1.b"),
+        (b'{"a": {"\\ud800": 1}}', "a"),
+        (b'{"a": {"b": 1, "b": 2}}', "b"),
+    ],
+)
+def test_the_field_that_cannot_be_read_is_named(body: bytes, field: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_json(body, 5)
+    assert refused.value.more["errors"][0]["field"] == field
+
+
 def test_a_pair_of_surrogates_is_a_character_like_any_other() -> None:
     assert parse_json(b'{"a": "\\ud83d\\ude00"}', 5) == {"a": "\U0001f600"}
 

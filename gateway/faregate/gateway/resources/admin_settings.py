@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.answers import rejection
@@ -24,9 +24,11 @@ _READ = responses(400, 401, 403, 503)
 
 
 class NewIncrement(Body):
-    """What vendor prices are rounded up to: 0.01, 0.1 or 1.0 credits."""
+    """What vendor prices are rounded up to: 0.01, 0.1 or 1.0 credits. Without it: 400, as any other."""
 
-    increment: Annotated[Any, WithJsonSchema({"type": "number", "enum": [0.01, 0.1, 1.0]})]
+    model_config = ConfigDict(json_schema_extra={"required": ["increment"]})
+
+    increment: Annotated[Any, WithJsonSchema({"type": "number", "enum": [0.01, 0.1, 1.0]})] = None
 
 
 class Increment(Answer):

@@ -133,7 +133,7 @@ async def deduct(request: Request, payer: SpendingPayer, key: Key, body: Deducti
         key.of(payer.caller.user_id),
         amount=body.credits,
         tokens=tokens_of(body) if body.model else None,
-        content=body.model_dump(mode="json", exclude={"description"}),
+        content=body.model_dump(mode="json"),
         reference=body.reference,
     )
     (answered,) = await gateway.store.answer([submission])
