@@ -29,6 +29,8 @@ async def run(minutes: float, seed: int, kinds: list[str]) -> int:
                 code, said = await fuzz(here, kind, "--generation-database", "none", *options)
                 print(said, flush=True)
                 wrong |= code != 0
+            for route, statuses in sorted((await here.answered()).items()):
+                print(f"{route}: {dict(sorted(statuses.items()))}")
             faults = await here.faults()
             for fault in faults:
                 print(f"fault: {fault}")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tests.helpers.processes import Supervisor, faregate_processes
@@ -30,6 +33,9 @@ from tests.integration.gateway.provider import (
 from faregate.gateway.byok.providers import PROVIDERS
 from faregate.ledger.verify import verify
 
+_ANSWERS = re.compile(
+    r'faregate_http_answers_total{method="(\w+)",route="(.+)",status="(\d+)"} (\S+)'
+)
 DOCUMENT = Path(__file__).parents[2] / "schemas" / "openapi.json"
 PROCESSES = ("gateway", "relay", "sweeper", "provisioning")
 KINDS = ("nobody", "user", "owner", "admin")
@@ -44,9 +50,18 @@ class Place:
     procs: Supervisor
     world: World
     people: Mapping[str, Person]
-    known: Mapping[str, list[str]]
+    known: Mapping[str, list[Any]]
     document: str
     """`schemas/openapi.json`, as it was when the processes were started."""
+
+    async def answered(self) -> dict[str, Counter[int]]:
+        """Count the answers of each route by status, as the gateway's own metrics have them."""
+        found: dict[str, Counter[int]] = {}
+        for line in (await self.people["nobody"].get("/metrics")).text.splitlines():
+            if counted := _ANSWERS.match(line):
+                method, route, status, count = counted.groups()
+                found.setdefault(f"{method} {route}", Counter())[int(status)] += int(float(count))
+        return found
 
     async def faults(self) -> list[str]:
         """Give what went wrong inside: faults in logs, processes that ended, a ledger that drifts."""
@@ -96,7 +111,7 @@ def _answer_all(behind: Provider) -> None:
 
 async def _settle_in(
     made: World, http: httpx.AsyncClient
-) -> tuple[dict[str, Person], dict[str, list[str]]]:
+) -> tuple[dict[str, Person], dict[str, list[Any]]]:
     """Make people who own something: credits, an org, an allocation, a key, holds."""
     people = {"nobody": Person(http)}
     for kind in KINDS[1:]:
@@ -125,7 +140,10 @@ async def _settle_in(
         done = await person.post(path, body)
         assert done.status < 300, (path, done.json)
         holds += [str(done["hold_id"])] if path == "/api/v1/holds" else []
-    known = {
+    spent = await user.post("/api/v1/credits/deduct", {"credits": 3, "reference": "r"})
+    known: dict[str, list[Any]] = {
+        "amounts": [1, 0.5, 12.25, 0.000001, 999_999_999.999999],
+        "entries": [spent["entry_id"]],
         "orgs": [org],
         "users": [p.user_id for p in people.values() if p.user_id] + ["bob"],
         "holds": holds,
@@ -134,7 +152,7 @@ async def _settle_in(
         "models": ["gpt-3.5-turbo", "gpt-4o-mini", "gpt-4"],
         "providers": ["openrouter", "openai"],
         "tiers": ["starter", "enterprise"],
-        "times": ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59.999999+00:00"],
+        "times": ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z"],
         "nasty": ["\x00", "a\x00b", "\u202e", " ", "%00", "'; DROP TABLE users; --", "x" * 201],
     }
     return people, known

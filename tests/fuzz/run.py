@@ -25,6 +25,8 @@ CHECKS = (
 REFUSALS = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 431]
 """What may be said of a request that is not as the document has it."""
 NAMES: Mapping[str, tuple[str, ...]] = {
+    "amounts": ("body.credits", "body.balance", "body.requiredCredits"),
+    "entries": ("body.entry_id",),
     "orgs": ("path.org_id", "header.X-Faregate-Org", "query.subject_id", "body.subject_id"),
     "users": ("body.user_id", "body.userId", "query.subject_id", "body.subject_id"),
     "holds": ("path.hold_id", "body.operations[*].hold_id"),

@@ -43,7 +43,9 @@ class Increment(Answer):
 class NewPrices(Body):
     """A whole price book, in force from `effective_from` (now by default)."""
 
-    book: dict[str, Any]
+    book: dict[str, Any] = Field(
+        examples=[{"phases": {"cj_assessment": {"per": "pair", "credits": 1}}}]
+    )
     effective_from: Timestamp | None = None
     backdate: bool = False
 
