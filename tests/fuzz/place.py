@@ -133,6 +133,8 @@ async def _settle_in(
         (admin, "/v1/admin/credits/set", rich),
         (owner, f"{money}/purchase", {"credits": 900_000}),
         (owner, f"{money}/allocate", mine),
+        (owner, f"/api/v1/org/{org}/invite", {"email": user.email}),
+        (owner, f"{money}/allocate", {"user_id": user.user_id, "credits": 800_000}),
         (owner, "/api/v1/settings/byok-keys", key),
         (user, "/api/v1/settings/byok-keys", key),
         *((person, "/api/v1/holds", {"credits": 10}) for person in (user, owner) * 5),

@@ -23,7 +23,16 @@ router = APIRouter(route_class=GuardedRoute, tags=["Own credits"])
 
 AMOUNT_REQUIRED = "Valid credits amount required"
 _Loose = Annotated[
-    Any, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "description": "Credits."})
+    Any,
+    WithJsonSchema(
+        {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1_000_000_000,
+            "description": "Credits, at most 6 decimals.",
+            "examples": [12.5],
+        }
+    ),
 ]
 
 
