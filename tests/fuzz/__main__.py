@@ -25,7 +25,7 @@ async def run(minutes: float, seed: int, kinds: list[str]) -> int:
             for kind in kinds:
                 share_s = max(1, round(minutes * 60 * SHARES[kind] / all_of_it))
                 print(f"\n==> {kind}, {share_s} s, seed {seed}", flush=True)
-                options = ("--seed", str(seed), "--workers", "2", "--max-time", str(share_s))
+                options = ("--seed", str(seed), "--max-time", str(share_s))
                 code, said = await fuzz(here, kind, "--generation-database", "none", *options)
                 print(said, flush=True)
                 wrong |= code != 0

@@ -10,7 +10,7 @@ from tests.helpers.servers import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
-ALIKE = ("--generation-deterministic", "--workers", "2")
+ALIKE = ("--generation-deterministic",)
 HOW = {
     "nobody": ("--phases", "fuzzing", "--max-examples", "2"),
     "user": ("--phases", "examples,fuzzing", "--max-examples", "8"),

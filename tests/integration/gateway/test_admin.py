@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tests.integration.gateway.calling import Town, town
 
+from faregate.ledger.verify import verify
+
 pytestmark = pytest.mark.stack
 
 
@@ -104,6 +106,24 @@ async def test_a_tier_brings_its_credits_and_its_quota(here: Town) -> None:
     assert "there are: " in wrong["detail"]
     tiers = await admin.get("/v1/admin/tiers")
     assert tiers["tiers"]["trial"]["calls"] == 700
+
+
+async def test_what_expires_at_the_end_of_time_is_kept_and_proved(here: Town) -> None:
+    admin, ada = await here.admin(), await here.person()
+    for end in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999998Z", "9999-12-30T00:00:00Z"):
+        done = await admin.post(
+            "/v1/admin/grants", subject("user", ada.user_id, credits=5, expires_at=end)
+        )
+        assert done.status == 201
+    never = "9999-12-31T23:59:59.999999Z"
+    for path, body in (
+        ("/v1/admin/grants", subject("user", ada.user_id, credits=5, expires_at=never)),
+        ("/v1/admin/prices", {"book": {}, "effective_from": never}),
+    ):
+        assert (await admin.post(path, body)).problem == (400, "validation_failed")
+    assert (await ada.post("/api/v1/credits/deduct", {"credits": 12})).status == 200
+    assert await here.balance(ada) == 3
+    assert (await verify(here.store.pool)).findings == []
 
 
 async def test_grants_come_in_pages(here: Town) -> None:
