@@ -10,11 +10,12 @@ STAMP := .venv/.setup-stamp
 ARGS ?=
 SEED ?= 0
 HISTORIES ?= 20000
+MINUTES ?= 60
 PYTEST_ARGS ?=
 # Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo test test-keycloak check simulate bench schemas lint types clean
+.PHONY: help setup demo test test-keycloak check simulate fuzz bench schemas lint types clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,9 @@ check: setup lint types ## the inner loop: lint, types, and the tests that need 
 
 simulate: setup ## 20,000 random histories, invariants after every step (SEED=7 HISTORIES=1: one again)
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --histories $(HISTORIES) $(ARGS)
+
+fuzz: setup ## call every route of openapi.json with made-up values for MINUTES=60 (ARGS="--seed 7")
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 bench: setup ## measure, write .bench/latest.json, compare with bench/baseline.json
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -78,15 +78,11 @@ def _to_micro(value: float | Decimal) -> int:
 
 
 def _decimal_to_micro(value: Decimal) -> int:
-    if not value:
-        return 0
-    if value.adjusted() < -_DECIMALS:  # before the ratio: 1E-999999999 would fill the memory
+    """Scale by rounding first, then comparing: linear in the digits, which may be a million."""
+    rounded = round(value, _DECIMALS)
+    if rounded != value:
         raise _too_many_decimals()
-    numerator, denominator = value.as_integer_ratio()
-    micro, rest = divmod(numerator * MICRO, denominator)
-    if rest:
-        raise _too_many_decimals()
-    return micro
+    return int(rounded.scaleb(_DECIMALS))
 
 
 def _require_finite(value: float | Decimal) -> None:

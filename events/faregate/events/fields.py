@@ -28,6 +28,9 @@ _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 ).fullmatch
 
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""To the database's driver they are minus infinity and infinity: they come back without an offset."""
+
 
 def parse_time(value: object) -> datetime:
     """Read an RFC 3339 string, or a timezone-aware datetime, as a datetime in UTC.
@@ -41,14 +44,15 @@ def parse_time(value: object) -> datetime:
         moment = value
     else:
         raise ValueError('send an RFC 3339 time with an offset, e.g. "2025-06-01T12:00:00Z"')
-    if moment.tzinfo is UTC:
-        return moment
     if moment.utcoffset() is None:
         raise ValueError("the time needs an offset, e.g. datetime.now(UTC)")
     try:
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("the time is outside of the years 1 to 9999 in UTC") from None
+    if not _FIRST < moment < _LAST:
+        raise ValueError("the first and the last microsecond of the calendar cannot be kept")
+    return moment
 
 
 def _check_amount(value: object, *, signed: bool) -> object:

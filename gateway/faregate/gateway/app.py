@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -70,7 +71,7 @@ _AWAY = (
 )
 """What means that a server cannot be asked now: 503, and nothing is allowed."""
 
-_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -84,7 +85,14 @@ def create_app(gateway: Gateway) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(gateway.settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Faregate-Org"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "X-BYOK-Provider",
+                "X-Faregate-Org",
+            ],
+            expose_headers=["Retry-After", "X-Credits-Charged", "X-Credits-Remaining"],
         )
     app.add_middleware(Edge, settings=gateway.settings, metrics=gateway.metrics)
     return app
@@ -141,12 +149,21 @@ def _field(error: dict[str, Any]) -> dict[str, str]:
     return {"field": name, "message": str(error["msg"]).removeprefix("Value error, ")}
 
 
-async def _http(_request: Request, error: Any) -> Response:
+async def _http(request: Request, error: Any) -> Response:
     reason = _BY_STATUS.get(error.status_code)
     if reason is None:
         reason = "validation_failed" if error.status_code < 500 else "internal"  # noqa: PLR2004
-    text = f"{REASONS[reason].title}."
-    return Problem(reason, text, headers=error.headers).response()
+    text, headers = f"{REASONS[reason].title}.", error.headers
+    if reason == "method_not_allowed":
+        headers = {"Allow": ", ".join(sorted(_methods(request.url.path)))}
+    return Problem(reason, text, headers=headers).response()
+
+
+def _methods(path: str) -> set[str]:
+    """Give the methods of all routes that have this path; the framework knows of the first."""
+    routes = (r for resource in RESOURCES for r in resource.router.routes)
+    fitting = (r for r in routes if isinstance(r, APIRoute) and r.path_regex.match(path))
+    return {method for route in fitting for method in route.methods or ()}
 
 
 async def _rejected(_request: Request, error: Any) -> Response:

@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faregate.events import tracing
+from faregate.gateway.connections import MAX_HEAD, MAX_HEADERS, head_too_large
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.parsing import too_large
 from faregate.gateway.problems import Problem
@@ -18,15 +20,19 @@ from faregate.gateway.settings import GatewaySettings
 
 log = structlog.get_logger("faregate.gateway")
 
-_STREAMING = ("/v1/chat/", "/api/v1/llm/")
-"""Paths whose answers take as long as their upstream does; they bound themselves."""
+_STREAMING = "/chat/completions"
+"""The end of paths whose answers take as long as their upstream does."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _UNTRACED = frozenset({"/health", "/ready", "/metrics"})
 _SERVERS_FAULT = 500
-_SAFE_HEADERS = [
+_SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
-]
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""What every answer has that does not say otherwise: balances and tokens are in no cache."""
+_PAGES = "/docs"
+_LENGTH_DIGITS = 15
 
 
 def _span(scope: Scope) -> AbstractContextManager[tracing.Span]:
@@ -75,7 +81,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), *_SAFE_HEADERS]
+                message["headers"] = _with_safe_headers(scope, message)
             await send(message)
 
         try:
@@ -93,33 +99,88 @@ class Edge:
     ) -> Problem | None:
         """Run the application; give the problem to answer when it ran into a limit unanswered."""
         limit = self._settings.max_body
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > limit:
-            return too_large(limit)
-        seen = 0
-
-        async def receiving() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise _TooLarge
-            return message
-
-        streaming = scope["path"].startswith(_STREAMING)
+        refused = _refused(scope, limit)
+        if refused is not None:
+            return refused
+        body = _Body(receive, limit)
         try:
-            async with asyncio.timeout(None if streaming else self._settings.timeout_s):
-                await self._app(scope, receiving, send)
+            async with asyncio.timeout(self._longest(scope["path"])):
+                await self._app(scope, body.receive, send)
+        except ClientDisconnect:  # it went before its request was complete: nobody to answer
+            return None
         except _TooLarge:
-            return None if status() else too_large(limit)
+            problem = too_large(limit)
         except TimeoutError:
             if status():
                 raise
-            return Problem("check_unavailable", "The call took too long and was given up.")
+            gave_up = "The call took too long and was given up."
+            late = late_body(self._settings.timeout_s)
+            problem = late if body.awaited else Problem("check_unavailable", gave_up)
         except Exception as error:
             if status():
                 raise
             route = getattr(scope.get("route"), "path", "unknown")
             log.exception("internal_error", route=route, error=type(error).__name__)
-            return Problem("internal", "Something went wrong here; it was logged.")
-        return None
+            problem = Problem("internal", "Something went wrong here; it was logged.")
+        else:
+            return None
+        return None if status() else problem
+
+    def _longest(self, path: str) -> float:
+        """Give the seconds that a call may take; upstreams have theirs on top."""
+        settings = self._settings
+        if path.endswith(_STREAMING):
+            return settings.llm.timeout_s + settings.llm.hold_margin_s + settings.timeout_s
+        return settings.timeout_s
+
+
+class _Body:
+    """Counts what comes of a body. `awaited`: whether the application waits for more of it."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+        self._complete = False
+        self.awaited = False
+
+    async def receive(self) -> Message:
+        """Give the next part. Raises _TooLarge."""
+        self.awaited = not self._complete
+        message = await self._receive()
+        self.awaited = False
+        self._complete = not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._limit:
+            raise _TooLarge
+        return message
+
+
+def _refused(scope: Scope, limit: int) -> Problem | None:
+    """Look at the head of a request: give the problem of one that is too large, or announces it."""
+    headers, length = scope["headers"], b"0"
+    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == b"content-length":
+            length = value
+    if size > MAX_HEAD or len(headers) > MAX_HEADERS:
+        return head_too_large()
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS or int(length) > limit:
+        return too_large(limit)
+    return None
+
+
+def _with_safe_headers(scope: Scope, message: Message) -> list[tuple[bytes, bytes]]:
+    headers = list(message.get("headers", []))
+    said = {name.lower() for name, _ in headers}
+    for name, value in _SAFE_HEADERS:
+        if name not in said and not (name[:7] == b"content" and scope["path"] == _PAGES):
+            headers.append((name, value))
+    return headers
+
+
+def late_body(limit_s: float) -> Problem:
+    """Give the problem of a body that did not arrive in time."""
+    text = f"The body did not arrive within {limit_s:g} s."
+    return Problem("request_timeout", text, headers={"Connection": "close"})

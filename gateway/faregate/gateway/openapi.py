@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from faregate.gateway.problems import ProblemBody
+from faregate.gateway.problems import ProblemBody, documented
 
 FILE = "openapi.json"
 _REGENERATE = "python -m faregate.gateway.openapi"
@@ -73,6 +73,7 @@ def _tidy(operation: dict[str, Any]) -> None:
     answers = operation["responses"]
     if "HTTPValidationError" in json.dumps(answers.get("422", {})):
         del answers["422"]
+    answers["431"] = documented(431)  # before anything knows which route it is for
     if "401" in answers and operation["tags"] not in (["Sign-in"], ["Webhooks"]):
         operation["security"] = [{"bearer": []}]
 

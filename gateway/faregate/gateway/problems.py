@@ -69,6 +69,9 @@ REASONS: Mapping[str, Reason] = {
         404, "No such hold", "Use the hold_id that was answered to the same caller and org."
     ),
     "method_not_allowed": Reason(405, "Method not allowed", "Use a method named in Allow."),
+    "request_timeout": Reason(
+        408, "The request did not arrive in time", "Send it again, at once and whole."
+    ),
     "idempotency_conflict": Reason(
         409, "The Idempotency-Key was used for another request", "Send a new key."
     ),
@@ -91,6 +94,9 @@ REASONS: Mapping[str, Reason] = {
         422,
         "No account for this customer",
         "Give the customer an external id such as user:<id> or org:<id>, then send it again.",
+    ),
+    "head_too_large": Reason(
+        431, "Address or headers are too large", "Send fewer and shorter headers."
     ),
     "quota_exceeded": Reason(
         429, "The quota of calls is used up", "Wait for the next period, or change the tier."
@@ -207,11 +213,13 @@ def invalid(field: str, message: str) -> Problem:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document error statuses of a route for OpenAPI."""
-    return {status: _documented(status) for status in sorted(statuses)}
+    """Document error statuses of a route for OpenAPI; one with a body may also wait for it (408)."""
+    late = {408} if 413 in statuses else set()  # noqa: PLR2004
+    return {status: documented(status) for status in sorted({*statuses, *late})}
 
 
-def _documented(status: int) -> dict[str, Any]:
+def documented(status: int) -> dict[str, Any]:
+    """Document one error status: what its reasons are."""
     reasons = [name for name, known in REASONS.items() if known.status == status]
     return {
         "description": "Reason: " + ", ".join(f"`{name}`" for name in reasons),

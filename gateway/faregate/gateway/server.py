@@ -9,6 +9,7 @@ import structlog
 import uvicorn
 
 from faregate.gateway.app import create_app
+from faregate.gateway.connections import bounded
 from faregate.gateway.context import Gateway, Probe
 from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
@@ -90,7 +91,7 @@ class GatewayProcess:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_S,
-            limit_concurrency=settings.max_waiting,
+            http=bounded(settings),
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies or None,
             ws="none",

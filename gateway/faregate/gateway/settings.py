@@ -50,6 +50,10 @@ class GatewaySettings:
     self_purchase: bool = True
     """Whether admins of an org may book purchases for it; else only platform admins may."""
     timeout_s: float = 30.0
+    head_timeout_s: float = 10.0
+    """The request line and headers must have come by then."""
+    max_connections: int = 2_000
+    """So many may be open at once; more are answered 503."""
     linger_s: float = 0.002
     """How long the first call of a batch waits for others to share its transaction."""
     lanes: int = 2

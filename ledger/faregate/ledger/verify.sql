@@ -12,7 +12,7 @@ SELECT id, account_id, sequence,
        CASE WHEN occurred_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN occurred_at
             WHEN occurred_at IS NOT NULL THEN 'epoch' END AS occurred_at,
        reason, grants, priority,
-       CASE WHEN expires_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN expires_at
+       CASE WHEN expires_at BETWEEN '0001-01-02+0' AND '9999-12-31 23:59:59.999998+0' THEN expires_at
             WHEN expires_at IS NOT NULL THEN 'epoch' END AS expires_at,
        tier, alert, hash
 FROM entries
@@ -34,7 +34,8 @@ WHERE $1::timestamptz IS NULL OR account_id IN (
 SELECT coalesce(a.id, s.account_id) AS id, a.id IS NOT NULL AS has_account,
        s.account_id IS NOT NULL AS has_subject, s.subject, s.commitment,
        a.balance, a.held, a.debt, a.sequence, a.chain_head, a.checkpointed, a.grants, a.granted,
-       CASE WHEN a.due_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN a.due_at END AS due_at,
+       CASE WHEN a.due_at BETWEEN '0001-01-02+0' AND '9999-12-31 23:59:59.999998+0' THEN a.due_at
+       END AS due_at,
        CASE WHEN a.last_at BETWEEN '0001-01-02+0' AND '9999-12-30+0' THEN a.last_at
             WHEN a.id IS NOT NULL THEN 'epoch' END AS last_at,
        coalesce(p.remaining, 0)::bigint AS remaining

@@ -30,6 +30,7 @@ class Reply:
     status: int
     json: Any
     headers: Mapping[str, str]
+    text: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return self.json[name]
@@ -78,9 +79,11 @@ class Person:
         if content is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
-        answer = await self.http.request(method, path, content=content, headers=sent)
+        raw_headers = [(n.encode(), v.encode("latin-1")) for n, v in sent.items()]
+        answer = await self.http.request(method, path, content=content, headers=raw_headers)
         is_json = "json" in answer.headers.get("content-type", "")
-        return Reply(answer.status_code, answer.json() if is_json else None, answer.headers)
+        found = answer.json() if is_json else None
+        return Reply(answer.status_code, found, answer.headers, answer.text)
 
     async def get(self, path: str, **more: Any) -> Reply:
         return await self.call("GET", path, **more)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tests.integration.gateway.calling import Town, town
 
+from faregate.ledger.verify import verify
+
 pytestmark = pytest.mark.stack
 
 
@@ -106,6 +108,40 @@ async def test_a_tier_brings_its_credits_and_its_quota(here: Town) -> None:
     assert tiers["tiers"]["trial"]["calls"] == 700
 
 
+async def test_what_expires_at_the_end_of_time_is_kept_and_proved(here: Town) -> None:
+    admin, ada = await here.admin(), await here.person()
+    for end in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999998Z", "9999-12-30T00:00:00Z"):
+        done = await admin.post(
+            "/v1/admin/grants", subject("user", ada.user_id, credits=5, expires_at=end)
+        )
+        assert done.status == 201
+    never = "9999-12-31T23:59:59.999999Z"
+    for path, body in (
+        ("/v1/admin/grants", subject("user", ada.user_id, credits=5, expires_at=never)),
+        ("/v1/admin/prices", {"book": {}, "effective_from": never}),
+    ):
+        assert (await admin.post(path, body)).problem == (400, "validation_failed")
+    assert (await ada.post("/api/v1/credits/deduct", {"credits": 12})).status == 200
+    assert await here.balance(ada) == 3
+    assert (await verify(here.store.pool)).findings == []
+
+
+async def test_grants_come_in_pages(here: Town) -> None:
+    admin, ada = await here.admin(), await here.person()
+    for n in range(1, 8):
+        await admin.post("/v1/admin/grants", subject("user", ada.user_id, credits=n))
+    path = f"/v1/admin/grants?subject_type=user&subject_id={ada.user_id}"
+    seen, cursor = [], ""
+    while True:
+        page = await admin.get(f"{path}&limit=3{cursor}")
+        seen += [g["amount"] for g in page["grants"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert len((await admin.get(path))["grants"]) == 7
+
+
 async def test_the_increment_is_in_force_in_every_process_at_once(here: Town) -> None:
     admin, ada = await here.admin(), await here.person()
     path = "/admin/settings/credit-increment"
@@ -119,12 +155,11 @@ async def test_the_increment_is_in_force_in_every_process_at_once(here: Town) ->
             assert done["updated_by"] == admin.user_id
             ada.http = other.http
             assert (await ada.post("/api/v1/credits/calculate", call))["credits"] == cost
-    wrong: Any
-    for wrong in (0.5, 0, "0.1", True, None, 0.10001):
-        refused = await admin.put(path, {"increment": wrong})
+    body: Any
+    for body in ({}, *({"increment": w} for w in (0.5, 0, "0.1", True, None, 0.10001, 10))):
+        refused = await admin.put(path, body)
         assert refused.problem == (400, "validation_failed")
         assert refused["allowed"] == [0.01, 0.1, 1.0]
-    assert (await admin.put(path, {})).problem == (400, "validation_failed")
     assert (await admin.get(path))["increment"] == 0.1
 
 

@@ -47,6 +47,8 @@ async def test_an_unknown_path_or_method_is_a_problem_like_any_other(here: Town)
     refused = await here.nobody.call("DELETE", "/api/v1/credits/balance")
     assert refused.problem == (405, "method_not_allowed")
     assert refused.headers["allow"] == "GET"
+    refused = await here.nobody.call("DELETE", "/v1/admin/orgs/acme/policy")
+    assert refused.headers["allow"] == "GET, PUT"
 
 
 async def test_bodies_are_bounded_in_size_depth_and_kind(here: Town) -> None:
@@ -119,8 +121,10 @@ async def test_with_the_database_away_nothing_is_allowed(
 
 
 async def test_a_call_that_takes_too_long_is_given_up(store: Store, database_url: str) -> None:
+    async with town(store) as before:
+        ada = await before.rich(5)
     async with town(store, timeout_s=0.5) as here:
-        ada = await here.rich(5)
+        ada.http = here.http
         locker = await asyncpg.connect(database_url)
         try:
             async with locker.transaction():
@@ -207,6 +211,41 @@ async def test_what_is_done_over_http_reaches_kafka_like_everything_else(
     assert facts[1][2].data["balance"] == charged["balance"] == 91
 
 
+async def test_two_processes_are_one_gateway(installation: World) -> None:
+    env = installation.environment(gateway_port="0", provisioning="auto")
+    async with (
+        faregate_processes(env, "gateway", "gateway#2") as procs,
+        httpx.AsyncClient(timeout=30, trust_env=False) as http,
+    ):
+        first, second = (_address(procs.log(name)) for name in ("gateway", "gateway#2"))
+        new = {"email": "root@example.com", "password": PASSWORD}
+        made = await Person(http).post(f"{first}/auth/register", new)
+        await installation.pool.execute("UPDATE users SET is_admin = true")
+        signed_in = await Person(http).post(f"{second}/api/auth/login", new)
+        root = Person(http, signed_in["access_token"], made["user_id"])
+        call = {"model": "gpt-4o-mini", "input_tokens": 100, "output_tokens": 100}
+        for increment, cost in ((1.0, 1), (0.01, 0.02), (0.1, 0.1)):
+            path = "/admin/settings/credit-increment"
+            assert (await root.put(first + path, {"increment": increment})).status == 200
+            found = await root.post(f"{second}/api/v1/credits/calculate", call)
+            assert (found["credits"], found["increment"]) == (cost, increment)
+            assert (await root.get(second + path))["increment"] == increment
+        spend = {"credits": 1, "reference": "r"}
+        answers = [
+            await root.post(f"{place}/api/v1/credits/deduct", spend, key="k")
+            for place in (first, second)
+        ]
+        assert answers[0].json == answers[1].json
+        refused = await root.post(f"{second}/api/v1/credits/deduct", {"credits": 2}, key="k")
+        assert refused.problem == (409, "idempotency_conflict")
+        assert (await root.get(f"{second}/api/v1/credits/balance"))["credits_remaining"] == 4
+
+
+def _address(log: str) -> str:
+    (line,) = [x for x in log.splitlines() if "gateway_started" in x]
+    return f"http://127.0.0.1:{json.loads(line)['port']}"
+
+
 async def test_the_real_process_serves_and_the_first_admin_comes_from_the_command_line(
     installation: World,
 ) -> None:
@@ -222,9 +261,7 @@ async def test_the_real_process_serves_and_the_first_admin_comes_from_the_comman
     again = await asyncio.to_thread(_users, env, "create", "ROOT@example.com")
     assert again["error"] == "email_taken"
     async with faregate_processes(env, "gateway", "relay") as procs:
-        (line,) = [x for x in procs.log("gateway").splitlines() if "gateway_started" in x]
-        address = f"http://127.0.0.1:{json.loads(line)['port']}"
-        async with httpx.AsyncClient(base_url=address) as http:
+        async with httpx.AsyncClient(base_url=_address(procs.log("gateway"))) as http:
             ready = await Person(http).get("/ready")
             assert (ready.status, ready["checks"]["lag"]["ok"]) == (200, True), ready.json
             signed_in = await Person(http).post(

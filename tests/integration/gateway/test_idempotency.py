@@ -19,8 +19,9 @@ async def test_a_deduction_with_a_key_happens_once_and_answers_the_same(here: To
     again = await ada.post("/api/v1/credits/deduct", body, key="k1")
     assert (again.status, again.json) == (200, first.json)
     assert await here.balance(ada) == 69
-    conflict = await ada.post("/api/v1/credits/deduct", {**body, "credits": 31}, key="k1")
-    assert conflict.problem == (409, "idempotency_conflict")
+    for other in ({"credits": 31}, {"reference": "s"}, {"description": "d"}):
+        conflict = await ada.post("/api/v1/credits/deduct", {**body, **other}, key="k1")
+        assert conflict.problem == (409, "idempotency_conflict")
     assert await here.balance(ada) == 69
 
 

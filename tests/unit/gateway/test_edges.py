@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from time import perf_counter
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+from tests.helpers.routes import application, every_route
 
-from faregate.gateway.app import RESOURCES, bare_app
+from faregate.gateway.app import bare_app
 from faregate.gateway.callers import GuardedRoute, rules_of
 from faregate.gateway.openapi import document, main
 from faregate.gateway.parsing import parse_json
@@ -28,12 +30,11 @@ PUBLIC = {
 }
 
 
-def routes() -> list[APIRoute]:
-    return [r for resource in RESOURCES for r in resource.router.routes if isinstance(r, APIRoute)]
-
-
-@pytest.mark.parametrize("route", routes(), ids=lambda r: f"{min(r.methods)} {r.path}")
-def test_a_route_has_exactly_one_rule_and_only_these_are_open_to_all(route: APIRoute) -> None:
+@pytest.mark.parametrize(
+    "route", [*every_route(application())], ids=lambda r: getattr(r, "path", "?")
+)
+def test_a_route_has_exactly_one_rule_and_only_these_are_open_to_all(route: BaseRoute) -> None:
+    assert isinstance(route, GuardedRoute), "every route reads strictly, and has a rule"
     (rule,) = rules_of(route)
     assert (rule.scope is None) == (route.path in PUBLIC)
     if "/admin/" in route.path:
@@ -46,9 +47,18 @@ def test_a_route_without_a_rule_cannot_be_made() -> None:
         router.get("/open")(lambda: None)
 
 
+def test_a_router_of_another_kind_is_noticed() -> None:
+    app, router = application(), APIRouter()
+    router.get("/open")(lambda: None)
+    app.include_router(router)
+    app.mount("/files", FastAPI())
+    odd = [r for r in every_route(app) if not isinstance(r, GuardedRoute)]
+    assert [getattr(r, "path", None) for r in odd] == ["/open", "/files"]
+
+
 def test_pages_about_the_interface_are_off_unless_they_are_asked_for() -> None:
     def paths(app: FastAPI) -> set[str]:
-        return {str(getattr(r, "path", "")) for r in app.routes}
+        return {str(getattr(r, "path", "")) for r in every_route(app)}
 
     assert not {"/docs", "/openapi.json", "/redoc"} & paths(bare_app(GatewaySettings()))
     assert {"/docs", "/openapi.json"} <= paths(bare_app(GatewaySettings(docs=True)))
@@ -70,7 +80,14 @@ def test_numbers_are_read_exactly() -> None:
         (b"[" * 6 + b"]" * 6, "deep"),
         (b'{"a":' * 6 + b"1" + b"}" * 6, "deep"),
         (b"[" * 100_000, "deep"),
-        (b"1" * 5000, "not valid JSON"),
+        (b"1" * 5000, "digits"),
+        (b"0." + b"1" * 5000, "digits"),
+        (b'{"a": 1e99999999999999999999}', "exponent"),
+        (b'{"a": 1, "b": {"c": 2, "c": 2}}', "twice"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"\\uDC00": 1}', "surrogate"),
+        (b'{"a": "' + b"[" * 50 + b"\\", "not valid JSON"),
+        (b"[}" * 6, "not valid JSON"),
     ],
 )
 def test_what_is_not_plain_json_is_refused(body: bytes, said: str) -> None:
@@ -82,6 +99,44 @@ def test_what_is_not_plain_json_is_refused(body: bytes, said: str) -> None:
 
 def test_brackets_within_texts_do_not_count() -> None:
     assert parse_json(b'{"a": "' + b"[" * 50 + b'\\"{{{{{{"}', 5)["a"].startswith("[[")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"a": "\\ud800"}', "a"),
+        (b'{"a": [1, {"b": "x\\udfff"}]}', "a.1.b"),
+        (b'{"a": {"\\ud800": 1}}', "a"),
+        (b'{"a": {"b": 1, "b": 2}}', "b"),
+    ],
+)
+def test_the_field_that_cannot_be_read_is_named(body: bytes, field: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_json(body, 5)
+    assert refused.value.more["errors"][0]["field"] == field
+
+
+def test_a_pair_of_surrogates_is_a_character_like_any_other() -> None:
+    assert parse_json(b'{"a": "\\ud83d\\ude00"}', 5) == {"a": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 40 + b'"' + b'\\"' * 500_000,
+        b"[" * 40 + b'"' + b'a\\"' * 330_000 + b"\\",
+        b"[" * 40 + b'"a' * 500_000,
+        b"[" * 500_000 + b"]" * 500_000,
+        b'{"credits": 0.' + b"1" * 1_000_000 + b"}",
+        b'{"credits": ' + b"1" * 1_000_000 + b"}",
+    ],
+    ids=["quotes", "more quotes", "open texts", "brackets", "decimals", "digits"],
+)
+def test_a_body_that_is_made_to_take_long_does_not(body: bytes) -> None:
+    began = perf_counter()
+    with pytest.raises(Problem):
+        parse_json(body, 32)
+    assert perf_counter() - began < 2, "linear: 0.1 s; it was minutes"
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -109,6 +164,7 @@ def test_the_document_says_how_a_call_can_fail(name: str, operation: dict[str, A
     path = name.split()[1]
     assert "HTTPValidationError" not in str(operation)
     assert operation["summary"]
+    assert "431" in answers
     if path in {"/health", "/metrics", "/api/version"}:
         return
     assert "503" in answers
@@ -116,7 +172,7 @@ def test_the_document_says_how_a_call_can_fail(name: str, operation: dict[str, A
         assert {"401", "403"} <= set(answers)
         assert operation["security"] == [{"bearer": []}]
     if "requestBody" in operation:
-        assert {"400", "413", "415"} <= set(answers)
+        assert {"400", "408", "413", "415"} <= set(answers)
     for status, answer in answers.items():
         if status >= "400":
             assert "application/problem+json" in answer["content"]

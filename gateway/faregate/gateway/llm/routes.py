@@ -17,6 +17,7 @@ from faregate.gateway.idempotency import Key
 from faregate.gateway.llm.asked import ChatRequest, read
 from faregate.gateway.llm.money import reserve
 from faregate.gateway.llm.rate_headers import rate_headers
+from faregate.gateway.middleware import late_body
 from faregate.gateway.problems import Problem, responses
 from faregate.ledger.core.prices_models import unique_names
 from faregate.ledger.database import TRANSIENT
@@ -76,7 +77,7 @@ async def _arrived(request: Request) -> Request:
         async with asyncio.timeout(limit):
             body = await request.body()
     except TimeoutError:
-        raise Problem("validation_failed", f"The body did not arrive within {limit:g} s.") from None
+        raise late_body(limit) from None
     parts = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.answers import rejection
@@ -24,9 +24,11 @@ _READ = responses(400, 401, 403, 503)
 
 
 class NewIncrement(Body):
-    """What vendor prices are rounded up to: 0.01, 0.1 or 1.0 credits."""
+    """What vendor prices are rounded up to: 0.01, 0.1 or 1.0 credits. Without it: 400, as any other."""
 
-    increment: Annotated[Any, WithJsonSchema({"type": "number", "enum": [0.01, 0.1, 1.0]})]
+    model_config = ConfigDict(json_schema_extra={"required": ["increment"]})
+
+    increment: Annotated[Any, WithJsonSchema({"type": "number", "enum": [0.01, 0.1, 1.0]})] = None
 
 
 class Increment(Answer):
@@ -41,7 +43,9 @@ class Increment(Answer):
 class NewPrices(Body):
     """A whole price book, in force from `effective_from` (now by default)."""
 
-    book: dict[str, Any]
+    book: dict[str, Any] = Field(
+        examples=[{"phases": {"cj_assessment": {"per": "pair", "credits": 1}}}]
+    )
     effective_from: Timestamp | None = None
     backdate: bool = False
 
@@ -76,9 +80,10 @@ class Audit(Answer):
 
 
 class Grants(Answer):
-    """All grants of an account, oldest first."""
+    """A page of the grants of an account, oldest first."""
 
     grants: list[dict[str, Any]]
+    next_cursor: str | None
 
 
 class Tiers(Answer):
@@ -184,10 +189,15 @@ async def grants(
     caller: Admin,  # noqa: ARG001 - who may
     subject_type: SubjectType,
     subject_id: Annotated[Id, Query()],
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Grants:
-    """List all grants that an account ever had, with what is left of each."""
+    """List the grants that an account ever had, with what is left of each."""
     store = gateway_of(request).store
-    return Grants(grants=await reading.grants(store, f"{subject_type}:{subject_id}"))
+    found = await reading.grants(store, f"{subject_type}:{subject_id}")
+    page = [g for g in found if g["number"] > (cursor or 0)]
+    more = str(page[limit - 1]["number"]) if len(page) > limit else None
+    return Grants(grants=page[:limit], next_cursor=more)
 
 
 @router.get("/v1/admin/audit", responses=_READ)

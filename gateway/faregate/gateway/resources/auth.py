@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import structlog
 from fastapi import APIRouter, Request
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.callers import Caller, GuardedRoute, Public
@@ -30,7 +30,15 @@ router = APIRouter(route_class=GuardedRoute, tags=["Sign-in"], dependencies=[Pub
 STEP_S = 3.0
 """Registering does not wait longer for the credit account, for memberships, for an organization."""
 
-Password = Annotated[SecretStr, Field(min_length=MIN_CHARS, max_length=MAX_CHARS)]
+
+def _without_nul(value: SecretStr) -> SecretStr:
+    if "\0" in value.get_secret_value():
+        raise ValueError("a password has no NUL")
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_without_nul)]
+Password = Annotated[Secret, Field(min_length=MIN_CHARS, max_length=MAX_CHARS)]
 
 
 class Registration(Body):
@@ -59,7 +67,7 @@ class Login(Body):
 
     username: Text | None = None
     email: Text | None = None
-    password: Annotated[SecretStr, Field(min_length=1, max_length=MAX_CHARS)]
+    password: Annotated[Secret, Field(min_length=1, max_length=MAX_CHARS)]
 
 
 class Token(Answer):

@@ -23,7 +23,16 @@ router = APIRouter(route_class=GuardedRoute, tags=["Own credits"])
 
 AMOUNT_REQUIRED = "Valid credits amount required"
 _Loose = Annotated[
-    Any, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "description": "Credits."})
+    Any,
+    WithJsonSchema(
+        {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1_000_000_000,
+            "description": "Credits, at most 6 decimals.",
+            "examples": [12.5],
+        }
+    ),
 ]
 
 
@@ -134,7 +143,7 @@ async def deduct(request: Request, payer: SpendingPayer, key: Key, body: Deducti
         key.of(payer.caller.user_id),
         amount=body.credits,
         tokens=tokens_of(body) if body.model else None,
-        content=body.model_dump(mode="json", exclude={"description"}),
+        content=body.model_dump(mode="json"),
         reference=body.reference,
     )
     (answered,) = await gateway.store.answer([submission])
