@@ -17,6 +17,7 @@ from faregate.events.amounts import format_credits, parse_credits
 from faregate.ledger.core import Rules, Welcome
 from faregate.runtime.llm_fields import SECRETS, LlmFields
 from faregate.runtime.setting_types import Amount, Amounts, Environment
+from faregate.runtime.streams_fields import StreamsFields
 from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
@@ -31,7 +32,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields):
+class Settings(LlmFields, StreamsFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)

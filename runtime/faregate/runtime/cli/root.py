@@ -41,6 +41,7 @@ PLACES: dict[str, Place] = {
     "doctor": Place("doctor", "What is missing or wrong, and the fix.", _SET_UP),
     "serve": Place("running", "Run every process of the product in one.", _RUN),
     "run": Place("running", "Run one or several processes until SIGTERM.", _RUN),
+    "streams": Place("streams", "Derive live signals: burn, denials, fraud and more.", _RUN),
     "health": Place("health", "Whether one process is at work (for health checks).", _RUN),
     "users": Place("users", "Who can sign in, the first admin too.", _SET_UP, group=True),
     "credits": Place("credits_plans", "Grant credits, read balances and the ledger.", _MONEY, group=True),
