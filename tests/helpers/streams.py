@@ -41,7 +41,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent(),
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - as the supervisor does
             )
 
     @property
@@ -122,7 +122,7 @@ class Account:
     def entry(self, kind: str, amount: float, at: datetime | None = None, **more: Any) -> Raw:
         """Make the next entry; `more` replaces fields, also wrongly."""
         self.sequence += 1
-        self.balance += amount
+        self.balance = round(self.balance + amount, 6)
         at = at or datetime.now(UTC)
         data = {
             "account": self.name,
@@ -148,7 +148,7 @@ class Account:
         return self.entry("purchase", amount, at, **more)
 
     def usage(self, amount: float, at: datetime | None = None, **more: Any) -> Raw:
-        self.charged += amount
+        self.charged = round(self.charged + amount, 6)
         return self.entry("usage", -amount, at, **{"user_id": "ada", **more})
 
     def checkpoint(self, at: datetime | None = None, **more: Any) -> Raw:

@@ -22,6 +22,7 @@ from faregate.gateway.openapi import document
 from faregate.gateway.problems import REASONS, Problem
 from faregate.gateway.resources import (
     admin_credits,
+    admin_fraud,
     admin_settings,
     auth,
     balance,
@@ -52,6 +53,7 @@ RESOURCES = (
     byok,
     admin_credits,
     admin_settings,
+    admin_fraud,
 )
 """All there is, what is called most often first: routes are looked through in this order."""
 

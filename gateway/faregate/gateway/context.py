@@ -26,6 +26,9 @@ VIA = "faregate/gateway"
 Probe = Callable[[], Awaitable[Mapping[str, Any]]]
 """Asks the servers: gives `{"kafka": ..., "database": ..., "lag": ...}`, each `{"ok": bool, ...}`."""
 
+FraudCases = Callable[[], Awaitable[Mapping[str, dict[str, Any]]]]
+"""Reads the suspicions of fraud that are in Kafka, by case. Raises OSError when it is away."""
+
 
 @dataclass(slots=True)
 class Gateway:
@@ -40,6 +43,7 @@ class Gateway:
     issuer: Issuer | None
     metrics: Metrics
     probe: Probe
+    fraud_cases: FraudCases
     llm: Llm
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import NoReturn
 
 import structlog
 import uvicorn
 
 from faregate.gateway.app import create_app
-from faregate.gateway.context import Gateway, Probe
+from faregate.gateway.context import FraudCases, Gateway, Probe
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.keyring import Keyring
@@ -28,7 +29,13 @@ _KEEP_ALIVE_S = 30
 _DRAIN_S = 8
 
 
-def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gateway:
+async def _no_kafka() -> NoReturn:
+    raise ConnectionError("this gateway was given no Kafka")
+
+
+def make_gateway(
+    store: Store, settings: GatewaySettings, probe: Probe, fraud_cases: FraudCases = _no_kafka
+) -> Gateway:
     """Put the parts together. Raises ValueError for settings that do not go together."""
     metrics = Metrics()
     grouped = GroupedStore(store, settings, metrics)
@@ -53,6 +60,7 @@ def make_gateway(store: Store, settings: GatewaySettings, probe: Probe) -> Gatew
         issuer=issuer,
         metrics=metrics,
         probe=probe,
+        fraud_cases=fraud_cases,
         llm=Llm(store.pool, settings.llm),
     )
 

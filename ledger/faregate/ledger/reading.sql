@@ -165,3 +165,7 @@ SELECT value, updated_by, updated_at FROM system_settings WHERE key = 'credit_mi
 -- name: set_increment
 UPDATE system_settings SET value = $1, updated_by = $2, updated_at = clock_timestamp()
 WHERE key = 'credit_minimum_increment';
+
+-- name: fraud_reviews
+-- Reviews of suspicions of fraud, oldest first.
+SELECT at, actor, metadata FROM audit WHERE action = 'review_fraud' ORDER BY id;

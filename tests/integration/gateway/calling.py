@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from faregate.gateway.app import create_app
-from faregate.gateway.context import Gateway
+from faregate.gateway.context import FraudCases, Gateway
 from faregate.gateway.server import make_gateway
 from faregate.gateway.settings import GatewaySettings
 from faregate.ledger import acts
@@ -177,9 +177,12 @@ async def all_fine() -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def town(store: Store, **settings: Any) -> AsyncIterator[Town]:
+async def town(
+    store: Store, *, fraud_cases: FraudCases | None = None, **settings: Any
+) -> AsyncIterator[Town]:
     """Run a gateway in this process, called without a network."""
     gateway = make_gateway(store, GatewaySettings(**settings), all_fine)
+    gateway.fraud_cases = fraud_cases or gateway.fraud_cases
     transport = httpx.ASGITransport(create_app(gateway), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         yield Town(gateway, http)

@@ -57,6 +57,7 @@ PLACES: dict[str, Place] = {
     "rebuild": Place("rebuild", "Rebuild all from the entries, say what differs.", _TRUST),
     "export": Place("export", "Write entries to a CSV file.", _TRUST),
     "erase": Place("erase", "Take a person's identifiers out of the ledger.", _TRUST),
+    "fraud": Place("fraud", "Suspicions of fraud: list and review them.", _TRUST, group=True),
     "dlq": Place("dlq", "Dead letters: list, show, replay.", _TRUST, group=True),
     "byok": Place("byok", "The master key of users' own keys: rotate it.", _TRUST, group=True),
 }  # fmt: skip
