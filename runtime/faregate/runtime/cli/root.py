@@ -49,6 +49,7 @@ PLACES: dict[str, Place] = {
     "prices": Place("prices_increment", "Apply, show and explain the price book.", _MONEY, group=True),
     "demo": Place("demo", "The whole story on real Kafka and PostgreSQL, in a minute.", _WATCH),
     "trigger": Place("trigger", "Publish an example event, with your fields.", _WATCH),
+    "top": Place("top", "Balances, burn, runway, denials, lag, live.", _WATCH),
     "tail": Place("tail", "Follow a topic, the denials or the usage.", _WATCH),
     "explain": Place("explain", "Why a pipeline was let in or denied; what usage cost.", _WATCH),
     "report": Place("report", "Who was provisioned: by layer, by arm, by source.", _WATCH),
