@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import uvloop
 from rich.console import Console
-from tests.bench import drains, figures, latencies, stores
+from tests.bench import drains, figures, latencies, stores, streams
 from tests.bench.figures import Figure
 from tests.bench.machine import machine, versions
 from tests.bench.table import render
@@ -42,6 +42,7 @@ MEASURES: Mapping[str, Measure] = {
     "decision-latency": latencies.decision_latency,
     "store-keys": stores.many_keys,
     "pairs": stores.pairs,
+    "streams": streams.streams,
 }
 """In the order of each round: what is compared runs close to each other."""
 

@@ -29,6 +29,7 @@ class Sizes:
     warm: int = 300
     store: int = 12_000
     pairs: int = 8_000
+    streams: int = 2_400
     keys: int = 10_000_000
 
 
@@ -43,6 +44,7 @@ QUICK = Sizes(
     warm=50,
     store=4_000,
     pairs=500,
+    streams=600,
     keys=100_000,
 )
 

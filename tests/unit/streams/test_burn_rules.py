@@ -25,8 +25,8 @@ def test_the_fullest_window_holds_now_and_nearly_all_that_came_before() -> None:
 
 
 def test_a_rate_is_scaled_by_the_part_of_the_window_that_has_passed() -> None:
-    assert burn.rate([90 * CREDIT, 1], NOON + 899, HOUR) < burn.rate([90 * CREDIT, 1], NOON, HOUR)
-    assert burn.rate([45 * CREDIT, 1], NOON, HOUR) == 45 * CREDIT * HOUR // 2700
+    assert burn.rate([90 * CREDIT, 1], NOON + 1199, HOUR) < burn.rate([90 * CREDIT, 1], NOON, HOUR)
+    assert burn.rate([45 * CREDIT, 1], NOON, HOUR) == 45 * CREDIT * HOUR // 2400
     assert burn.rate((), NOON, HOUR) == 0
     assert Rates(0, 5, 9).shape() == (False, True, True)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
-STEPS: dict[int, int] = {MINUTE: 20, HOUR: 900, DAY: 21_600}
-"""The sizes of the windows and how far they hop, in seconds."""
+STEPS: dict[int, int] = {MINUTE: 30, HOUR: 1200, DAY: 43_200}
+"""The sizes of the windows and how far they hop, in seconds: each charge is written to seven."""
 
 RECOVERED = 1.25
 """An alert is armed again once the runway is so many times the threshold."""
