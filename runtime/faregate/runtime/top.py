@@ -135,15 +135,15 @@ class Top:
 
     async def _consumers(self) -> dict[str, int]:
         """Count what each consumer of the product has still to read."""
-        found = {}
-        for name, sources in CONSUMERS.items():
-            described = await describe_all(
-                self._cluster.bootstrap, [self._cluster.topic(t) for t in sources]
-            )
-            rows = await self._store.pool.fetch(SQL["offsets"], described.cluster, name)
-            kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
-            found[name] = await lag_of(self._cluster, described, kept)
-        return found
+        lags = await asyncio.gather(*map(self._lag, CONSUMERS))
+        return dict(zip(CONSUMERS, lags, strict=True))
+
+    async def _lag(self, consumer: str) -> int:
+        topics = [self._cluster.topic(topic) for topic in CONSUMERS[consumer]]
+        described = await describe_all(self._cluster.bootstrap, topics)
+        rows = await self._store.pool.fetch(SQL["offsets"], described.cluster, consumer)
+        kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
+        return await lag_of(self._cluster, described, kept)
 
     async def _streams(self) -> dict[str, Value]:
         """Say of each stream whether somebody runs it, and what it has still to read."""

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from tests.helpers.kafka import Raw
 from tests.helpers.servers import Stack
-from tests.helpers.streams import Streams
+from tests.helpers.streams import Account, Streams
 from tests.helpers.world import delete_topics
 
 from faregate.events.topics import Topic, apply_topics
@@ -102,3 +102,27 @@ def test_what_faust_promises_and_what_not(numbers: Streams, tmp_path: Path) -> N
         assert last["naive"] == 6, "five were counted, one of them twice"
         # 4. One that keeps the sequence it has counted in the same value does not: so ours do.
         assert last["guarded"] == 5
+
+
+def test_a_stream_that_hangs_ends_within_ten_seconds(streams: Streams) -> None:
+    acme = Account("org:hangs")
+    streams.feed(acme.grant(1))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            PROGRAM.with_name("a_stream_that_hangs.py"),
+            streams.kafka,
+            streams.prefix,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - as the supervisor does
+    )
+    with process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b"")
+        assert any(line == b"hangs\n" for line in lines)  # it logs to stdout as well
+        began = monotonic()
+        process.terminate()
+        assert process.wait(30) == 0
+        assert monotonic() - began < 10

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from time import time
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from tests.helpers.kafka import Raw
 from tests.helpers.streams import Account, Streams, Worker, denial, record, registration
 
@@ -143,6 +145,21 @@ def test_many_registrations_of_a_domain_or_a_referrer_are_suspicious(
     (sale,) = streams.until("FraudSuspectedV1", account="referral:spring-sale")
     assert sale.data["count"] == 4
     assert streams.said("FraudSuspectedV1", account="domain:gmail.com") == []
+
+
+def test_what_a_transaction_took_back_is_not_counted(streams: Streams, all_streams: Worker) -> None:
+    async def take_back(records: list[Raw]) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=streams.kafka, transactional_id="back")
+        async with producer:
+            await producer.begin_transaction()
+            for r in records:
+                await producer.send_and_wait(streams.prefix + r.topic, r.value, r.key)
+            await producer.abort_transaction()
+
+    asyncio.run(take_back([registration(f"b-{n}", email=f"{n}@back.example") for n in range(5)]))
+    streams.feed(*(registration(f"c-{n}", email=f"{n}@come.example") for n in range(4)))
+    streams.until("FraudSuspectedV1", account="domain:come.example")
+    assert streams.said("FraudSuspectedV1", account="domain:back.example") == []
 
 
 def test_a_trial_that_is_drained_at_once_is_suspicious(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -66,9 +67,11 @@ async def _live(looking: Top, seen: dict[str, Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     with Live(picture(seen), console=out, auto_refresh=False, screen=True) as live:
+        at = monotonic()
         while not stopping.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _EVERY_S)
+                await asyncio.wait_for(stopping.wait(), at + _EVERY_S - monotonic())
+            at = monotonic()
             live.update(picture(await looking.look()), refresh=True)
 
 
