@@ -17,6 +17,6 @@ async def hang(_self: object, _entry: Any) -> None:
             await asyncio.sleep(60)
 
 
-burn._Burn._take = hang  # type: ignore[method-assign]
+setattr(burn._Burn, "_take", hang)
 options = Options(sys.argv[1], sys.argv[2], session_timeout_s=6)
 asyncio.run(run(["burn"], options))

@@ -119,10 +119,13 @@ def test_a_stream_that_hangs_ends_within_ten_seconds(streams: Streams) -> None:
         preexec_fn=die_with_parent(),  # noqa: PLW1509 - as the supervisor does
     )
     with process:
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, b"")
-        assert any(line == b"hangs\n" for line in lines)  # it logs to stdout as well
-        began = monotonic()
-        process.terminate()
-        assert process.wait(30) == 0
-        assert monotonic() - began < 10
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, b"")
+            assert any(line == b"hangs\n" for line in lines)  # it logs to stdout as well
+            began = monotonic()
+            process.terminate()
+            assert process.wait(30) == 0
+            assert monotonic() - began < 10
+        finally:
+            process.kill()

@@ -34,7 +34,7 @@ VerdictName = StrEnum("VerdictName", {name: name for name in get_args(Verdict)})
 _USERS_SHOWN = 3
 
 
-@app.command("list", epilog=examples("faregate fraud list", "faregate fraud list --all --json"))
+@app.command("list", epilog=examples("faregate fraud list", "faregate fraud list --all"))
 def list_(
     every: Annotated[bool, typer.Option("--all", help="Those that were reviewed too.")] = False,
     *,

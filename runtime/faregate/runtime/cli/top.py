@@ -34,7 +34,7 @@ _EVERY_S = 1.0
 _UNKNOWN = "?"
 
 
-@app.command(epilog=examples("faregate top", "faregate top --once", "faregate top --json"))
+@app.command(epilog=examples("faregate top", "faregate top --json"))
 def top(
     once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False,
     accounts: Annotated[
