@@ -30,8 +30,8 @@ async def there_now(
     if not partitions:
         return
     reader = make_reader(cluster, client)
-    await reader.start()
     try:
+        await reader.start()
         reader.assign(partitions)
         ends = await reader.end_offsets(partitions)
         await reader.seek_to_beginning(*partitions)

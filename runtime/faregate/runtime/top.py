@@ -55,6 +55,14 @@ class Top:
 
     async def __aenter__(self) -> Self:
         """Connect, and read the signals of the last hour."""
+        try:
+            await self._begin()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         await self._admin.start()
         await self._reader.start()
         names = [self._cluster.topic(name) for name in _TOPICS]
@@ -67,7 +75,6 @@ class Top:
         if partitions:
             self._reader.assign(partitions)
             await self._rewind(partitions)
-        return self
 
     async def __aexit__(
         self,
@@ -76,6 +83,9 @@ class Top:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnect."""
+        await self._end()
+
+    async def _end(self) -> None:
         for close in (self._reader.stop, self._admin.close):
             with suppress(KafkaError):
                 await close()
