@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from faregate.events.topics import apply_topics, partitions_of, topic_name
+from faregate.events.topics import Topic, apply_topics, partitions_of, topic_name
 from faregate.streams.internal import internal_topics
 from faregate.streams.options import Options
 from faregate.streams.sources import SOURCES
@@ -55,6 +55,7 @@ async def make(names: Sequence[str], options: Options) -> list["Stream"]:
     counts = {name: _partitions(name, options.prefix, present) for name in names}
     for count in sorted(set(counts.values())):
         internal = internal_topics(name for name in names if counts[name] == count)
+        _require_partitions(internal, count, options.prefix, present)
         changes = await apply_topics(
             options.bootstrap,
             prefix=options.prefix,
@@ -82,6 +83,19 @@ def _partitions(name: str, prefix: str, present: Mapping[str, int]) -> int:
         said = ", ".join(f"{topic} has {n}" for topic, n in counts.items())
         raise StreamsFault(f"{name} needs the same number of partitions in its topics: {said}")
     return next(iter(counts.values()))
+
+
+def _require_partitions(
+    topics: Sequence[Topic], count: int, prefix: str, present: Mapping[str, int]
+) -> None:
+    """Refuse a changelog with other partitions: each table would look in the wrong one."""
+    for topic in topics:
+        full_name = topic_name(prefix, topic.name)
+        if present.get(full_name, count) != count:
+            raise StreamsFault(
+                f"{full_name} has {present[full_name]} partitions, and what is read has {count}: "
+                "delete the internal topics of this stream, and it begins anew"
+            )
 
 
 async def _start(stream: "Stream") -> None:

@@ -72,8 +72,10 @@ class _Attribution:
             starts[window] = start
             self._touched.add((entry.account, window, start))
         self._open |= {(entry.account, window, start) for window, start in starts.items()}
-        if self._accounts.get(entry.account) != starts:
-            self._accounts[entry.account] = starts
+        known = self._accounts.get(entry.account) or starts
+        newest = {window: max(start, known[window]) for window, start in starts.items()}
+        if self._accounts.get(entry.account) != newest:
+            self._accounts[entry.account] = newest
 
     async def _tick(self) -> None:
         """Publish the windows that changed, and those that are over."""
