@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import uvloop
 from rich.console import Console
-from tests.bench import drains, figures, gateways, latencies, stores, visits
+from tests.bench import drains, figures, gateways, latencies, stores, streams, visits
 from tests.bench.figures import Figure
 from tests.bench.machine import machine, versions
 from tests.bench.table import render
@@ -47,6 +47,7 @@ MEASURES: Mapping[str, Measure] = {
     "http-beside": gateways.beside,
     "http-models": visits.models,
     "http-sign-in": visits.sign_ins,
+    "streams": streams.streams,
 }
 """In the order of each round: what is compared runs close to each other."""
 

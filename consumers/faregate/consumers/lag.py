@@ -40,8 +40,8 @@ async def _bounds(
     if not partitions:
         return {}, {}
     client = make_reader(cluster, "lag")
-    await client.start()
     try:
+        await client.start()
         return await client.beginning_offsets(partitions), await client.end_offsets(partitions)
     finally:
         with suppress(KafkaError):

@@ -19,11 +19,11 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from faregate.consumers.dlq import HEADER_PREFIX, attempts, dlq_topic_of
 from faregate.consumers.kafka import Cluster, make_producer, make_reader
+from faregate.consumers.records import there_now
 from faregate.consumers.topic_ids import describe
 from faregate.events.topics import INPUT_TOPICS
 
 _KEPT = ("faregate-attempts", "faregate-first-seen")
-_POLL_MS = 500
 
 
 class NoSuchLetter(Exception):
@@ -92,28 +92,8 @@ async def letters(cluster: Cluster, topics: Sequence[str] = INPUT_TOPICS) -> Asy
     Raises aiokafka's errors when Kafka is away.
     """
     names = {dlq_topic_of(cluster, topic): topic for topic in topics}
-    described = await describe(cluster.bootstrap, names)
-    partitions = [
-        TopicPartition(name, number)
-        for name, count in described.partitions.items()
-        for number in range(count)
-    ]
-    if not partitions:
-        return
-    reader = make_reader(cluster, "replay")
-    await reader.start()
-    try:
-        reader.assign(partitions)
-        ends = await reader.end_offsets(partitions)
-        await reader.seek_to_beginning(*partitions)
-        while behind := [tp for tp in partitions if await reader.position(tp) < ends[tp]]:
-            for tp, records in (await reader.getmany(*behind, timeout_ms=_POLL_MS)).items():
-                for record in records:
-                    if record.offset < ends[tp]:
-                        yield letter_of(names[tp.topic], record)
-    finally:
-        with suppress(KafkaError):
-            await reader.stop()
+    async for record in there_now(cluster, names, "replay"):
+        yield letter_of(names[record.topic], record)
 
 
 async def letter_at(cluster: Cluster, topic: str, partition: int, offset: int) -> Letter:

@@ -8,7 +8,7 @@ from faregate.events.examples import examples
 from faregate.events.topics import INPUT_TOPICS, TOPICS, Topic, dlq_topic
 from faregate.events.types import EVENT_TYPES
 
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 """Of the contract, not of the product: rises when a type or topic is added or goes."""
 _KAFKA_BINDING = "0.5.0"
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 256}

@@ -31,6 +31,7 @@ from faregate.events.pipeline import (
     PipelinePhaseCompletedV1,
     PipelineRequestedV1,
 )
+from faregate.events.signal_examples import SIGNALS
 from faregate.events.usage import UsageRecordedV1
 from faregate.events.users import UserRegisteredV1
 
@@ -74,6 +75,7 @@ _PIPELINE: tuple[EventData, ...] = (
             ConsideredPayer(payer="user:ada", available=0),
         ],
         message="45 credits are needed and 12.5 are available; buy at least 32.5 credits.",
+        pipeline="cj_assessment",
     ),
     PipelinePhaseCompletedV1(**_BATCH, phase="spellcheck", items=10),
     PipelineFinishedV1(**_RUN, status="succeeded", usage_events=2),
@@ -163,7 +165,7 @@ _CHECKPOINT = LedgerCheckpointV1(
 
 def examples() -> dict[str, Event]:
     """Give one valid event per type, by type; the same at every call."""
-    every = (*_PIPELINE, *_LEDGER, *_ALERTS, _CHECKPOINT)
+    every = (*_PIPELINE, *_LEDGER, *_ALERTS, _CHECKPOINT, *SIGNALS)
     return {type(data).__name__: _event(number, data) for number, data in enumerate(every, 1)}
 
 

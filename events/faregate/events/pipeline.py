@@ -83,7 +83,7 @@ class ConsideredPayer(BaseModel):
 class PipelineDeniedV1(EventData):
     """The request is denied: why, what it would have cost, and what would help.
 
-    `status` is the HTTP status of the same answer; `available_credits` is the most that any
+    `pipeline` is the name that was asked for. `status` is the HTTP status of the same answer; `available_credits` is the most that any
     considered payer has.
     """
 
@@ -98,6 +98,7 @@ class PipelineDeniedV1(EventData):
     available_credits: Credits
     considered: list[ConsideredPayer]
     message: str
+    pipeline: Name | None = None
 
 
 class PipelinePhaseCompletedV1(EventData):

@@ -94,6 +94,11 @@ _ALL = (
         "UsageUnpricedV1",
     ),
     _topic("users.registered", 42, "user:<user_id>", "UserRegisteredV1"),
+    _topic("signals.burn", 14, _ACCOUNT, "BurnRateV1", "RunwayLowV1"),
+    _topic("signals.denials", 14, _ROUTING, "DenialRateV1", "DenialSpikeV1"),
+    _topic("signals.attribution", 42, _ACCOUNT, "AttributionV1"),
+    _topic("signals.fraud", 90, "what is suspected, e.g. domain:example.com", "FraudSuspectedV1"),
+    _topic("signals.reconcile", 42, _ACCOUNT, "ReconcileAlertV1"),
 )
 
 TOPICS: dict[str, Topic] = {topic.name: topic for topic in _ALL}
@@ -169,14 +174,16 @@ async def apply_topics(
     replication: int = 1,
     partitions: int | None = None,
     kafka: Mapping[str, Any] | None = None,
+    topics: Iterable[Topic] | None = None,
 ) -> list[TopicChange]:
     """Create what is missing on the cluster at `bootstrap` ("host:port,…") and report the rest.
 
-    `partitions` replaces the default for every topic. Partitions are never added or removed and
+    `topics` defaults to `all_topics`; `partitions` replaces the default for every one of them. Partitions are never added or removed and
     settings never changed: both are reported as differences. `kafka` goes to aiokafka (TLS, SASL).
     Raises TopicsFailed when the cluster cannot be reached or refuses.
     """
-    wanted = {topic_name(prefix, topic.name): topic for topic in all_topics()}
+    chosen = all_topics() if topics is None else topics
+    wanted = {topic_name(prefix, topic.name): topic for topic in chosen}
     admin = AIOKafkaAdminClient(**{**(kafka or {}), "bootstrap_servers": bootstrap})
     try:
         await admin.start()
@@ -198,6 +205,24 @@ def _change(name: str, created: set[str], found: Mapping[str, tuple[str, ...]]) 
         return TopicChange(name, "created")
     differences = found.get(name, ())
     return TopicChange(name, "differs" if differences else "existing", differences)
+
+
+async def partitions_of(
+    bootstrap: str, *, kafka: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """Give how many partitions each topic of the cluster has, by full name; asks only.
+
+    Raises TopicsFailed when the cluster cannot be reached.
+    """
+    admin = AIOKafkaAdminClient(**{**(kafka or {}), "bootstrap_servers": bootstrap})
+    try:
+        await admin.start()
+        return await _present(admin)
+    except (KafkaError, OSError, TimeoutError) as error:
+        message = f"topics could not be listed on {bootstrap}: {error or type(error).__name__}"
+        raise TopicsFailed(message) from error
+    finally:
+        await admin.close()
 
 
 async def _present(admin: AIOKafkaAdminClient) -> dict[str, int]:

@@ -23,6 +23,15 @@ from faregate.events.pipeline import (
     PipelinePhaseCompletedV1,
     PipelineRequestedV1,
 )
+from faregate.events.signals import (
+    AttributionV1,
+    BurnRateV1,
+    DenialRateV1,
+    DenialSpikeV1,
+    FraudSuspectedV1,
+    ReconcileAlertV1,
+    RunwayLowV1,
+)
 from faregate.events.usage import UsageRecordedV1
 from faregate.events.users import UserRegisteredV1
 
@@ -49,5 +58,12 @@ EVENT_TYPES: dict[str, type[EventData]] = {
         DebtIncurredV1,
         UsageUnpricedV1,
         UserRegisteredV1,
+        BurnRateV1,
+        RunwayLowV1,
+        DenialRateV1,
+        DenialSpikeV1,
+        AttributionV1,
+        FraudSuspectedV1,
+        ReconcileAlertV1,
     )
 }

@@ -26,6 +26,7 @@ from faregate.gateway.problems import REASONS, Problem
 from faregate.gateway.resources import (
     admin_credits,
     admin_dlq,
+    admin_fraud,
     admin_settings,
     auth,
     balance,
@@ -60,6 +61,7 @@ RESOURCES = (
     admin_settings,
     admin_dlq,
     lago,
+    admin_fraud,
 )
 """All there is, what is called most often first: routes are looked through in this order."""
 

@@ -35,6 +35,9 @@ Probe = Callable[[], Awaitable[Mapping[str, Any]]]
 `lag` has how many records each consumer has still to read, `database` how many transactions wait
 for the relay (`outbox`) and holds for the sweeper (`overdue_holds`)."""
 
+FraudCases = Callable[[], Awaitable[Mapping[str, dict[str, Any]]]]
+"""Reads the suspicions of fraud that are in Kafka, by case. Raises OSError when it is away."""
+
 
 @dataclass(slots=True)
 class Gateway:
@@ -52,6 +55,7 @@ class Gateway:
     issuer: Issuer | None
     metrics: Metrics
     probe: Probe
+    fraud_cases: FraudCases
     llm: Llm
     lago: Lago
     dead_letters: DeadLetters | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from typing import NoReturn
 
 import structlog
 import uvicorn
 
 from faregate.gateway.app import create_app
 from faregate.gateway.connections import bounded
-from faregate.gateway.context import Gateway, Probe
+from faregate.gateway.context import FraudCases, Gateway, Probe
 from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.identity.embedded import Embedded
@@ -36,11 +37,16 @@ _DRAIN_S = 8
 _BACKLOG = 2048
 
 
+async def _no_kafka() -> NoReturn:
+    raise ConnectionError("this gateway was given no Kafka")
+
+
 def make_gateway(
     store: Store,
     settings: GatewaySettings,
     probe: Probe,
     dead_letters: DeadLetters | None = None,
+    fraud_cases: FraudCases = _no_kafka,
 ) -> Gateway:
     """Put the parts together. Raises ValueError for settings that do not go together."""
     metrics = Metrics()
@@ -69,6 +75,7 @@ def make_gateway(
         issuer=issuer,
         metrics=metrics,
         probe=probe,
+        fraud_cases=fraud_cases,
         llm=Llm(store.pool, settings.llm),
         lago=Lago(grouped, settings.lago, metrics),
         dead_letters=dead_letters,

@@ -27,6 +27,7 @@ from faregate.ledger.store import Store
 
 SOURCE = "faregate"
 _NEWEST = 2**62
+_NEWEST_ENTRIES = 2_000
 _MOMENT = timedelta(microseconds=1)
 _COPIED = (
     "usage_id",
@@ -283,3 +284,9 @@ async def alerts(store: Store, subject: str) -> Value:
         "threshold": to_credits(threshold(store.rules, plan)),
         "raised": list(plan.alerted),
     }
+
+
+async def busiest(store: Store, most: int) -> list[Value]:
+    """List the accounts that moved last, as they are: it looks, and brings none of them to now."""
+    rows = await store.pool.fetch(READING["busiest"], _NEWEST_ENTRIES, most)
+    return [_amounts(row["subject"], row) | {"at": _iso(row["last_at"])} for row in rows]

@@ -169,3 +169,17 @@ SELECT value, updated_by, updated_at FROM system_settings WHERE key = 'credit_mi
 -- name: set_increment
 UPDATE system_settings SET value = $1, updated_by = $2, updated_at = clock_timestamp()
 WHERE key = 'credit_minimum_increment';
+
+-- name: fraud_reviews
+-- Reviews of suspicions of fraud, oldest first.
+SELECT at, actor, metadata FROM audit WHERE action = 'review_fraud' ORDER BY id;
+
+-- name: busiest
+-- The accounts of the newest entries ($1 of them), as they are now, the last one to move first.
+SELECT s.subject, a.balance, a.held, a.debt, a.last_at
+FROM (SELECT account_id, max(id) AS id FROM (SELECT account_id, id FROM entries ORDER BY id DESC LIMIT $1) n
+      GROUP BY account_id) newest
+JOIN accounts a ON a.id = newest.account_id
+JOIN subjects s ON s.account_id = a.id
+WHERE s.subject LIKE 'user:%' OR s.subject LIKE 'org:%'
+ORDER BY newest.id DESC LIMIT $2;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,7 @@ from faregate.gateway.settings import GatewaySettings
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
+from faregate.runtime import fraud
 from faregate.runtime.dead_letters import Queues
 from faregate.runtime.lago_serving import lago_settings
 from faregate.runtime.llm_serving import llm_settings
@@ -28,6 +30,7 @@ from faregate.runtime.settings import DEFAULT_PORT, Settings
 
 _PROBE_S = 5.0
 _REMEMBERED_S = 2.0
+_FRAUD_S = 10.0
 
 Check = dict[str, Any]
 
@@ -39,10 +42,25 @@ def gateway(
     forbid_core_dumps()  # it opens users' keys
     probe = Probe(store, cluster, consumers)
     process = GatewayProcess(
-        make_gateway(store, gateway_settings(settings), probe, Queues(cluster))
+        make_gateway(
+            store,
+            gateway_settings(settings),
+            probe,
+            Queues(cluster),
+            partial(_fraud_cases, cluster),
+        )
     )
     collector.settle()
     return process
+
+
+async def _fraud_cases(cluster: Cluster) -> Mapping[str, dict[str, Any]]:
+    """Read the suspicions of fraud. Raises OSError when Kafka is away."""
+    try:
+        async with asyncio.timeout(_FRAUD_S):
+            return await fraud.cases(cluster)
+    except KafkaError as error:
+        raise ConnectionError("Kafka does not answer") from error
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

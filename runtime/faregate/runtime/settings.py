@@ -22,6 +22,7 @@ from faregate.runtime.lago_fields import LagoFields
 from faregate.runtime.llm_fields import SECRETS as LLM_SECRETS
 from faregate.runtime.llm_fields import LlmFields
 from faregate.runtime.setting_types import Amount, Amounts, Environment
+from faregate.runtime.streams_fields import StreamsFields
 from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
@@ -39,7 +40,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields, IdentityFields, LagoFields):
+class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from faregate.gateway.app import create_app
-from faregate.gateway.context import Gateway
+from faregate.gateway.context import FraudCases, Gateway
 from faregate.gateway.dead_letters import DeadLetters, LetterNotFound, Page
 from faregate.gateway.server import make_gateway
 from faregate.gateway.settings import GatewaySettings
@@ -198,10 +198,15 @@ NO_LETTERS = NoLetters()
 
 @asynccontextmanager
 async def town(
-    store: Store, dead_letters: DeadLetters | None = NO_LETTERS, **settings: Any
+    store: Store,
+    dead_letters: DeadLetters | None = NO_LETTERS,
+    *,
+    fraud_cases: FraudCases | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Town]:
     """Run a gateway in this process, called without a network."""
     gateway = make_gateway(store, GatewaySettings(**settings), all_fine, dead_letters)
+    gateway.fraud_cases = fraud_cases or gateway.fraud_cases
     transport = httpx.ASGITransport(create_app(gateway), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         yield Town(gateway, http)

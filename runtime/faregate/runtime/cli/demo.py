@@ -74,6 +74,8 @@ def _render_next(screen: Screen, summary: Summary) -> None:
     screen.print("  Try next:")
     for command, what in (
         ("faregate tail denials", "in a second terminal"),
+        ("faregate streams", "live signals, in another one"),
+        ("faregate top", "balances, burn, runway, denials, each second"),
         (f"faregate trigger PipelineRequestedV1 {request}", "too expensive: denied"),
         (f"faregate credits history {org}", "every entry"),
         ("faregate verify", "the proof once more"),

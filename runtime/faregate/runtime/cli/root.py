@@ -41,6 +41,7 @@ PLACES: dict[str, Place] = {
     "doctor": Place("doctor", "What is missing or wrong, and the fix.", _SET_UP),
     "serve": Place("running", "Run every process of the product in one.", _RUN),
     "run": Place("running", "Run one or several processes until SIGTERM.", _RUN),
+    "streams": Place("streams", "Derive live signals: burn, denials, fraud and more.", _RUN),
     "health": Place("health", "Whether one process is at work (for health checks).", _RUN),
     "users": Place("users", "Who can sign in, the first admin too.", _SET_UP, group=True),
     "credits": Place("credits_plans", "Grant credits, read balances and the ledger.", _MONEY, group=True),
@@ -48,6 +49,7 @@ PLACES: dict[str, Place] = {
     "prices": Place("prices_increment", "Apply, show and explain the price book.", _MONEY, group=True),
     "demo": Place("demo", "The whole story on real Kafka and PostgreSQL, in a minute.", _WATCH),
     "trigger": Place("trigger", "Publish an example event, with your fields.", _WATCH),
+    "top": Place("top", "Balances, burn, runway, denials, lag, live.", _WATCH),
     "tail": Place("tail", "Follow a topic, the denials or the usage.", _WATCH),
     "explain": Place("explain", "Why a pipeline was let in or denied; what usage cost.", _WATCH),
     "report": Place("report", "Who was provisioned; how flows go on a gateway.", _WATCH),
@@ -56,6 +58,7 @@ PLACES: dict[str, Place] = {
     "rebuild": Place("rebuild", "Rebuild all from the entries, say what differs.", _TRUST),
     "export": Place("export", "Write entries to a CSV file.", _TRUST),
     "erase": Place("erase", "Take a person's identifiers out of the ledger.", _TRUST),
+    "fraud": Place("fraud", "Suspicions of fraud: list and review them.", _TRUST, group=True),
     "dlq": Place("dlq", "Dead letters: list, show, replay.", _TRUST, group=True),
     "byok": Place("byok", "The master key of users' own keys: rotate it.", _TRUST, group=True),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""The Faust applications, one per stream: thin agents around the rules."""

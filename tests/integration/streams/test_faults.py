@@ -1,0 +1,107 @@
+"""Workers that come, go and are killed: what a signal says then, and what it says afterwards.
+
+`attribution` is what these tests look at, because its totals can be compared with what was charged
+to the last micro-credit. State is in RocksDB.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.helpers.streams import Account, Streams, worker
+
+from faregate.events import Event
+
+pytestmark = [pytest.mark.stack, pytest.mark.faults]
+
+STOP_LIMIT_S = 10
+
+
+def orgs(name: str, count: int) -> list[Account]:
+    return [Account(f"org:{name}-{number}") for number in range(count)]
+
+
+def charge(streams: Streams, accounts: list[Account], times: int) -> None:
+    """Charge every account so often, by uneven amounts; each tenth announcement is repeated."""
+    records = []
+    for number in range(times):
+        for account in accounts:
+            records.append(
+                account.usage(round(0.1 + (number % 7) / 8, 6), user_id=f"u{number % 3}")
+            )
+            if number % 10 == 0:
+                records.append(records[-1])
+    streams.feed(*records)
+
+
+def total(streams: Streams, account: Account) -> float:
+    """What the newest signal of today's window says; the test may run over midnight."""
+    found = streams.said("AttributionV1", account=account.name, window="day")
+    newest = {e.data["window_start"]: e.data["total"] for e in found}
+    return float(sum(newest.values()))
+
+
+def settle(streams: Streams, accounts: list[Account]) -> None:
+    """Wait until every account's newest signal has all its entries; it must be exact then."""
+    for account in accounts:
+        streams.until(
+            "AttributionV1",
+            partial(_reaches, account.sequence),
+            timeout_s=40,
+            account=account.name,
+            window="day",
+        )
+        assert total(streams, account) == pytest.approx(account.charged, abs=1e-9)
+
+
+def _reaches(sequence: int, found: Sequence[Event]) -> bool:
+    return any(e.data["sequence"] == sequence for e in found)
+
+
+def test_workers_come_go_and_are_killed_and_nothing_is_lost_or_counted_twice(
+    streams: Streams, tmp_path: Path
+) -> None:
+    accounts = orgs("org", 6)  # over both partitions
+    with (
+        worker(streams.kafka, streams.prefix, tmp_path, "attribution") as first,
+        worker(streams.kafka, streams.prefix, tmp_path, "attribution") as second,
+    ):
+        # A worker more: partitions move while charges come.
+        charge(streams, accounts, 100)
+        settle(streams, accounts)
+        directories = {path.name for path in (tmp_path / "streams").glob("worker-?")}
+        assert directories == {"worker-0", "worker-1"}, "RocksDB lets one process have its files"
+
+        # One is killed in the middle of its work, and the other takes over.
+        before = {account.name: account.charged for account in accounts}
+        charge(streams, accounts, 200)
+        first.kill()
+        for account in accounts:
+            # For now a signal is behind by what has not been said yet, and it is never ahead.
+            assert before[account.name] - 1e-9 <= total(streams, account) <= account.charged + 1e-9
+        charge(streams, accounts, 10)
+        settle(streams, accounts)
+
+        # It comes back, with what RocksDB had when it was killed.
+        first.start("attribution")
+        charge(streams, accounts, 10)
+        first.wait_logged("streams_started", 2)
+        charge(streams, accounts, 10)
+        settle(streams, accounts)
+
+        # Both are killed and their disks are gone: only Kafka remembers.
+        first.kill()
+        second.kill()
+        shutil.rmtree(tmp_path / "streams")
+        second.start("attribution")
+        second.wait_logged("streams_started", 2)
+        charge(streams, accounts, 1)
+        settle(streams, accounts)
+        assert second.stop() < STOP_LIMIT_S
+        read = second.logged("stream_stopped")[-1]["read"]
+        announced = sum(account.sequence for account in accounts)
+        assert 0 < read < announced / 2, "what was counted came from the changelog"
