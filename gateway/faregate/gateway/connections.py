@@ -14,8 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from faregate.gateway.problems import Problem, invalid
 from faregate.gateway.settings import GatewaySettings
 
-MAX_HEAD = 32_768
-"""Bytes of the request line and all headers. A token may have 8,192."""
+MAX_HEAD = 64_000
+"""Bytes of the request line and all headers. A token may have 8,192; a JWT of Lago holds a message."""
 MAX_HEADERS = 100
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
-from tests.integration.gateway.calling import Person, Town, all_fine
+from tests.integration.gateway.calling import NO_LETTERS, Person, Town, all_fine, no_cases
 from tests.integration.gateway.provider import Provider, provider
 
 from faregate.gateway.llm.settings import LlmSettings
@@ -72,7 +72,7 @@ async def street(
         made = GatewaySettings(
             port=0, sign_ins_per_minute=10_000, llm=LlmSettings(**chosen), **settings
         )
-        gateway = make_gateway(store, made, all_fine)
+        gateway = make_gateway(store, made, all_fine, NO_LETTERS, no_cases)
         process = GatewayProcess(gateway)
         running = asyncio.create_task(process.run())
         url = f"http://127.0.0.1:{process.port}"

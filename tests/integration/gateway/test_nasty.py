@@ -165,6 +165,7 @@ async def test_a_nasty_value_in_a_path_is_answered_as_documented(here: Street) -
         method, path = route.split()
         filled = path.replace("{org_id}", nasty).replace("{hold_id}", nasty)
         filled = filled.replace("{provider}", nasty).replace("{letter_id}", nasty)
+        filled = filled.replace("{case_id}", nasty)
         body = whom.filled(CASES[route].body)
         for person in (admin, whom.person):
             reply = await person.call(method, filled, body)

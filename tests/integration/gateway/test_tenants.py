@@ -48,6 +48,7 @@ class Case:
 
 OUTSIDE = (403, "not_a_member")
 NOT_ADMIN = (403, "forbidden")
+NOT_SET_UP = (404, "not_found")
 CHAT = {"model": "gpt-3.5-turbo", "messages": HELLO}
 BYOK = {"X-BYOK-Provider": "openrouter"}
 SUBJECT = {"subject_type": "user", "subject_id": "{user}"}
@@ -68,6 +69,9 @@ CASES: dict[str, Case] = {
         own=401,
         stranger=(401, "sign_in_failed"),
     ),
+    # Signed by who sends them; neither is set up here.
+    "POST /webhooks/identity": Case(own=404, stranger=NOT_SET_UP),
+    "POST /webhooks/lago": Case(own=404, stranger=NOT_SET_UP),
     # About whoever calls.
     "GET /api/v1/credits/balance": Case(),
     "GET /api/credits/balance": Case(),
@@ -123,6 +127,11 @@ CASES: dict[str, Case] = {
     "PUT /v1/admin/orgs/{org_id}/policy": Case({"policy": "pool"}, stranger=NOT_ADMIN),
     "GET /v1/admin/orgs/{org_id}/policy": Case(stranger=NOT_ADMIN),
     "GET /v1/admin/audit": Case(query="?subject_type=org&subject_id={org}", stranger=NOT_ADMIN),
+    "GET /v1/admin/dlq": Case(stranger=NOT_ADMIN),
+    "GET /v1/admin/dlq/{letter_id}": Case(own=404, stranger=NOT_ADMIN),
+    "POST /v1/admin/dlq/{letter_id}/replay": Case(own=404, stranger=NOT_ADMIN),
+    "GET /v1/admin/fraud": Case(stranger=NOT_ADMIN),
+    "POST /v1/admin/fraud/{case_id}": Case({"verdict": "confirmed"}, own=404, stranger=NOT_ADMIN),
     "GET /admin/settings/credit-increment": Case(stranger=NOT_ADMIN),
     "PUT /admin/settings/credit-increment": Case({"increment": 1.0}, stranger=NOT_ADMIN),
 }
@@ -183,6 +192,7 @@ class Victim:
             ids = {"user": self.person.user_id, "hold": self.hold, "email": self.person.email}
             ids |= {"org_id": self.org, "org": self.org, "hold_id": self.hold}
             ids |= {"mate": self.mate.email, "provider": "openrouter"}
+            ids |= {"letter_id": "usage.recorded:0:0", "case_id": NOBODY_ID}
             for name, id_ in ids.items():
                 value = value.replace(f"{{{name}}}", id_)
         if isinstance(value, list):
