@@ -228,10 +228,10 @@ def the_org_moves_and_the_allocation_does_not() -> Plant:
 
 @bug
 def a_hold_does_not_hold_the_allocation() -> Plant:
-    def hold(original: Any, work: Any, cmd: Any, book: Any, payer: Any, required: int) -> Any:
-        return original(work, cmd, book, Payer(payer.subject), required)
+    def hold(original: Any, work: Any, payer: Any, amount: int, **more: Any) -> Any:
+        return original(work, Payer(payer.subject), amount, **more)
 
-    return within(requests, "_hold", hold)
+    return within(requests, "take_hold", hold)
 
 
 @bug

@@ -39,6 +39,7 @@ log = structlog.get_logger("faregate.relay")
 
 _BATCH_TX = 64
 _FLIGHTS = 4
+_ALIVE_S = 3.0
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
@@ -100,7 +101,8 @@ class Relay:
             finally:
                 for flight in flights:
                     flight.acks.cancel()
-                await close_producer(producer)
+                # After a failed send nothing more may be sent: it would come before what failed.
+                await close_producer(producer, 0 if flights else 5)
                 if not connection.is_closed():
                     await connection.reset()
 
@@ -126,23 +128,24 @@ class Relay:
             raise LostLock
         sent = [tx for flight in flights for tx in flight.txs]
         waiting = await connection.fetch(SQL["outbox"], _BATCH_TX, sent)
-        if waiting:
+        full = len(flights) == _FLIGHTS
+        if waiting and not full:
             self._store.names.as_of(waiting[0]["erasures"])
             flights.append(await self._send(connection, producer, waiting))
-            if len(flights) < _FLIGHTS:
-                return
         elif not flights:
             await self._wait(self._news, _IDLE_S)
-            return
-        elif not await self._landed(flights[0]):
-            return
-        await self._land(connection, flights)
+        elif await self._landed(flights[0], or_news=not full):
+            await self._land(connection, flights)
 
-    async def _landed(self, flight: Flight) -> bool:
-        """Wait until a flight is acknowledged or there is news; tell whether it is."""
+    async def _landed(self, flight: Flight, *, or_news: bool) -> bool:
+        """Wait until a flight is acknowledged or there is news; tell whether it is.
+
+        Not for long: a connection that says nothing loses the lock (see `_prepare`).
+        """
         news = asyncio.create_task(self._news.wait())
+        waits = {flight.acks, news} if or_news else {flight.acks}
         try:
-            await asyncio.wait((news, flight.acks), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             news.cancel()
         return flight.acks.done()

@@ -95,24 +95,26 @@ class GroupedStore(Store):
         self._metrics.waiting.set(self._size)
         if not self._gathering and len(self._lanes) < self._settings.lanes:
             self._gathering = True
-            lane = asyncio.create_task(self._lane())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._lanes.add(asyncio.create_task(self._lane()))
         return unit
 
     async def _lane(self) -> None:
         """Decide batch after batch until nobody waits."""
         tracing.leave()  # the queue works for many callers
         try:
-            await asyncio.sleep(self._settings.linger_s)
-        finally:
-            self._gathering = False
-        while self._waiting:
-            units = self._next_batch()
             try:
-                await self._serve(units)
-            except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
-                _fail(units, error)
+                await asyncio.sleep(self._settings.linger_s)
+            finally:
+                self._gathering = False
+            while self._waiting:
+                units = self._next_batch()
+                try:
+                    await self._serve(units)
+                except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
+                    _fail(units, error)
+        finally:
+            # In the step in which nobody waited: whoever comes in the next one needs a new lane.
+            self._lanes = {lane for lane in self._lanes if lane is not asyncio.current_task()}
 
     def _next_batch(self) -> list[_Unit]:
         """Take units up to the cap; one that is larger by itself goes alone."""

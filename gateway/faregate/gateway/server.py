@@ -33,7 +33,8 @@ log = structlog.get_logger("faregate.gateway")
 
 _SKEW_S = 60
 _KEEP_ALIVE_S = 30
-_DRAIN_S = 8
+_DRAIN_S = 6
+"""For answers under way; then streams are cut and charged, within what is left of ten seconds."""
 _BACKLOG = 2048
 
 

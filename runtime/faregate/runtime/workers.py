@@ -70,6 +70,9 @@ class Workers:
                         self._revive(number, worker, metrics)
                     await asyncio.sleep(_POLL_S)
                 await self._end()
+            except WorkerFailed:
+                await self._end()  # the others finish what they have in hand
+                raise
             finally:
                 for worker in self._workers:
                     worker.process.kill()
@@ -110,6 +113,8 @@ class Workers:
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM)
+        for listener in self._sockets:  # else connections would be taken that nobody reads
+            listener.close()
         ends = [asyncio.to_thread(worker.process.wait) for worker in self._workers]
         await asyncio.wait([asyncio.ensure_future(end) for end in ends], timeout=_DRAIN_S)
 
