@@ -13,7 +13,7 @@ HISTORIES ?= 20000
 MINUTES ?= 60
 PYTEST_ARGS ?=
 # Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 .PHONY: help setup demo test test-keycloak check simulate fuzz bench schemas lint types clean
 

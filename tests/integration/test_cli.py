@@ -346,11 +346,13 @@ def test_settings_in_force_come_without_the_password(product: Product) -> None:
 
 
 _LONG_OR_PLACES = ("stack ", "demo", "serve", "run ", "dlq show", "dlq replay usage.recorded:",
-                   "credits unlock", "users create", "byok ", "erase ", "streams", "fraud review")  # fmt: skip
+                   "credits unlock", "users create", "byok ", "erase ", "streams", "fraud review",
+                   "report individual", "report all")  # fmt: skip
 """Examples that start servers or processes, ask for a secret or a confirmation, or name a dead
 letter or a milestone that is not here."""
 
 
+@pytest.mark.timeout(300)
 def test_the_examples_in_the_help_run(product: Product, tmp_path: Path) -> None:
     lines = []
     for name in PLACES:

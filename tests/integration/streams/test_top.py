@@ -89,7 +89,8 @@ def watched(env: dict[str, str], seconds: float) -> str:
     """Run `faregate top` on a terminal of its own, end it by Ctrl-C, and give all it drew."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
-    process = subprocess.Popen(COMMAND, env=env | {"TERM": "xterm"}, stdin=theirs, stdout=theirs)
+    env = {k: v for k, v in env.items() if k not in {"COLUMNS", "LINES"}} | {"TERM": "xterm"}
+    process = subprocess.Popen(COMMAND, env=env, stdin=theirs, stdout=theirs)
     os.close(theirs)
     drawn = b""
     try:
