@@ -1,20 +1,17 @@
 """The relay: the only publisher of facts (rule 6).
 
 It reads the outbox in id order, builds the events of each transaction from the ledger's rows,
-publishes them, and deletes the outbox rows once all are acknowledged. It sends on while earlier
-sends are still to be acknowledged; the broker keeps one producer's records in their order. Ids of
-one account rise in commit order, so its facts are announced in order. After a failed send it
-starts again with a new producer at the oldest row: what was announced twice has the same event id.
+publishes them, and deletes the outbox rows once all are acknowledged. Ids of one account rise in
+commit order, so its facts are announced in order. After a failed send it starts again with a new
+producer at the oldest row: what was announced twice has the same event id.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import time_ns
 from typing import Any
@@ -38,8 +35,6 @@ from faregate.ledger.write import TX_BITS
 log = structlog.get_logger("faregate.relay")
 
 _BATCH_TX = 64
-_FLIGHTS = 4
-_ALIVE_S = 3.0
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
@@ -48,14 +43,6 @@ _SILENT_S = 10.0
 
 class LostLock(Exception):
     """The connection that holds the relay's lock is gone, so another relay may have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """Transactions whose events were sent together, and the broker's answer to come."""
-
-    txs: list[int]
-    acks: asyncio.Future[Any]
 
 
 class Relay:
@@ -89,20 +76,14 @@ class Relay:
                 await self._wait(self._stopping, _RETRY_S)
                 return
             producer = make_producer(self._cluster, "relay")
-            flights: deque[Flight] = deque()
             try:
                 await self._prepare(connection)
                 await producer.start()
                 log.info("relay_started")
                 while not self._stopping.is_set():
-                    await self._once(connection, producer, flights)
-                while flights:
-                    await self._land(connection, flights)
+                    await self._once(connection, producer)
             finally:
-                for flight in flights:
-                    flight.acks.cancel()
-                # After a failed send nothing more may be sent: it would come before what failed.
-                await close_producer(producer, 0 if flights else 5)
+                await close_producer(producer)
                 if not connection.is_closed():
                     await connection.reset()
 
@@ -119,56 +100,29 @@ class Relay:
     def _on_news(self, *_: object) -> None:
         self._news.set()
 
-    async def _once(
-        self, connection: asyncpg.Connection, producer: AIOKafkaProducer, flights: deque[Flight]
-    ) -> None:
-        """Send what waits; or else see to what was sent, or wait for either."""
+    async def _once(self, connection: asyncpg.Connection, producer: AIOKafkaProducer) -> None:
         self._news.clear()
         if connection.is_closed():
             raise LostLock
-        sent = [tx for flight in flights for tx in flight.txs]
-        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX, sent)
-        full = len(flights) == _FLIGHTS
-        if waiting and not full:
-            self._store.names.as_of(waiting[0]["erasures"])
-            flights.append(await self._send(connection, producer, waiting))
-        elif not flights:
+        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX)
+        if not waiting:
             await self._wait(self._news, _IDLE_S)
-        elif await self._landed(flights[0], or_news=not full):
-            await self._land(connection, flights)
+            return
+        self._store.names.as_of(waiting[0]["erasures"])
+        await self._publish(connection, producer, waiting)
+        failpoints.reach("after_ack")
+        await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
 
-    async def _landed(self, flight: Flight, *, or_news: bool) -> bool:
-        """Wait until a flight is acknowledged or there is news; tell whether it is.
-
-        Not for long: a connection that says nothing loses the lock (see `_prepare`).
-        """
-        news = asyncio.create_task(self._news.wait())
-        waits = {flight.acks, news} if or_news else {flight.acks}
-        try:
-            await asyncio.wait(waits, timeout=_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-        return flight.acks.done()
-
-    async def _land(self, connection: asyncpg.Connection, flights: deque[Flight]) -> None:
-        """Delete the oldest flight and those after it that are acknowledged by now."""
-        landed: list[int] = []
-        try:
-            while flights and (not landed or flights[0].acks.done()):
-                await flights[0].acks
-                landed += flights.popleft().txs
-        finally:
-            if landed:
-                failpoints.reach("after_ack")
-                await connection.execute(SQL["delete_outbox"], landed)
-
-    async def _send(
+    async def _publish(
         self,
         connection: asyncpg.Connection,
         producer: AIOKafkaProducer,
         waiting: Sequence[asyncpg.Record],
-    ) -> Flight:
-        """Send transactions; a transaction's events are built while earlier ones are on their way."""
+    ) -> None:
+        """Publish transactions and wait until all is acknowledged.
+
+        A transaction's events are built while those of the one before are on their way.
+        """
         pending: list[asyncio.Future[Any]] = []
         began_ns, count, contexts = time_ns(), 0, set[tracing.TraceContext | None]()
         try:
@@ -179,14 +133,12 @@ class Relay:
                     contexts.update(tracing.context_in(r.headers) for r in records)
                 failpoints.reach("before_send")
                 pending += await batches.send(producer, self._cluster, records)
-        except BaseException:
+            with spans.published(count, contexts, began_ns):
+                async with asyncio.timeout(_ACK_TIMEOUT_S):
+                    await asyncio.gather(*pending)
+        finally:
             for future in pending:
                 future.cancel()
-            raise
-        sent = spans.published(count, contexts, began_ns)
-        acks = asyncio.create_task(_all(pending, sent))
-        acks.add_done_callback(_seen)
-        return Flight([row["tx"] for row in waiting], acks)
 
     async def _records(
         self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
@@ -216,18 +168,3 @@ class Relay:
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
-
-
-async def _all(
-    pending: Sequence[asyncio.Future[Any]], span: AbstractContextManager[tracing.Span]
-) -> None:
-    """Wait until all is acknowledged. Raises the first error, and TimeoutError."""
-    with span:
-        async with asyncio.timeout(_ACK_TIMEOUT_S):
-            await asyncio.gather(*pending)
-
-
-def _seen(acks: asyncio.Future[Any]) -> None:
-    """Take an error that nobody waits for any more, since an earlier flight had failed."""
-    if not acks.cancelled():
-        acks.exception()
