@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-from tests.helpers.kafka import CONTENT_TYPE, Raw, admin, read_all, send, structured
+from tests.helpers.kafka import CONTENT_TYPE, Raw, read_all, send, structured
 from tests.helpers.ledger import Ledger
 from tests.helpers.processes import environment
 
@@ -220,7 +220,7 @@ async def world(kafka: str, database: str, *, partitions: int = 2) -> AsyncItera
 async def delete_topics(kafka: str, prefix: str, names: Iterable[str]) -> None:
     """Delete topics of a prefix (named without it), and wait until they are gone."""
     wanted = [prefix + n for n in names]
-    async with admin(kafka) as client:
+    async with topics.kafka_admin(kafka) as client:
         await client.delete_topics(wanted)
 
         async def gone() -> bool:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from tests.helpers.acting import by, refused, sound
-from tests.helpers.kafka import Raw, admin
+from tests.helpers.kafka import Raw
 from tests.helpers.ledger import Ledger, initiated
 from tests.helpers.processes import faregate_processes
 from tests.helpers.stores import several_stores
@@ -28,6 +28,7 @@ from faregate.ledger.queries import SQL
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.reading_orgs import usage
 from faregate.ledger.store import Store
+from faregate.testing.topics import kafka_admin
 
 pytestmark = pytest.mark.stack
 
@@ -125,7 +126,7 @@ async def test_a_new_increment_is_in_force_at_once_in_two_processes_and_after_a_
 
 
 async def _each_has_one(here: World) -> bool:
-    async with admin(here.kafka) as client:
+    async with kafka_admin(here.kafka) as client:
         (answer,) = await client.describe_consumer_groups([here.cluster.group("deduction")])
     (group,) = answer.groups
     return "Stable" in group and len(group[5]) == 2

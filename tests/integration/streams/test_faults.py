@@ -22,7 +22,7 @@ STOP_LIMIT_S = 10
 SHORT = 5 * 0.85
 """Credits that a sum may lack once a worker was killed: five charges, of 320 or so.
 
-Faust does not promise more (`test_guarantees`): seen here were one charge in one run out of four.
+Faust does not promise more (`test_guarantees`): seen here was one charge, in every second or third run.
 """
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from tests.helpers.kafka import admin
 from tests.helpers.servers import Stack
 
 from faregate.events.topics import TOPICS, apply_topics, partitions_of
 from faregate.streams import NAMES, Options
 from faregate.streams.internal import internal_topics
 from faregate.streams.worker import StreamsFault, make
-from faregate.testing.topics import delete_topics
+from faregate.testing.topics import delete_topics, kafka_admin
 
 pytestmark = pytest.mark.stack
 
@@ -46,7 +45,7 @@ async def test_internal_topics_are_declared_by_us_with_the_prefix(stack: Stack) 
         assert {change.action for change in again} == {"existing"}, "their settings are as declared"
         present = await partitions_of(stack.kafka)
         assert all(present[prefix + topic.name] == 2 for topic in internal)
-        async with admin(stack.kafka) as client:
+        async with kafka_admin(stack.kafka) as client:
             ours = {name for name in await client.list_topics() if name.startswith(prefix)}
         assert ours == {prefix + topic.name for topic in internal}
     finally:
