@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
 from typing import Any
 from uuid import UUID
 
 from faregate.events import Event, encode, to_credits
+from faregate.events.records import dataclass
 from faregate.events.topics import TOPIC_OF_TYPE
 from faregate.ledger import bodies, names
 from faregate.ledger.core.messages import denial_message

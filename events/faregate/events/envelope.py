@@ -1,8 +1,9 @@
 """The CloudEvents 1.0 envelope, reduced to what Faregate reads and writes."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from faregate.events.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

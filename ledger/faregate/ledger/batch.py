@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
+from faregate.events.records import dataclass
 from faregate.ledger.core import (
     AddGrant,
     Allocate,

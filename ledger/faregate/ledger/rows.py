@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import asyncpg
+
+from faregate.events.records import dataclass
 
 FEW = 16
 """So many rows of a table go with the others in one statement; more are cheaper with COPY, which

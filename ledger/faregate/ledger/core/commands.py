@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from faregate.events.records import dataclass
 from faregate.ledger.core.accounts import DEFAULT_PRIORITY, Delta, Grant, Policy, Role
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from faregate.events.records import dataclass
 from faregate.ledger.core.accounts import Account, Delta
 from faregate.ledger.core.commands import Identity, Usage
 from faregate.ledger.core.prices import Books

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from faregate.events.amounts import LIMIT_MICRO
+from faregate.events.records import dataclass
 from faregate.ledger.core import quotas
 from faregate.ledger.core.accounts import burn
 from faregate.ledger.core.commands import ChargeUnpriced, Usage
