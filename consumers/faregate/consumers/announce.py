@@ -18,7 +18,7 @@ from faregate.events.records import dataclass
 from faregate.events.topics import TOPIC_OF_TYPE
 from faregate.ledger import bodies, names
 from faregate.ledger.core.messages import denial_message
-from faregate.ledger.keys import Keys
+from faregate.ledger.keys import Keys, grouped
 
 SOURCE = "faregate"
 
@@ -91,8 +91,7 @@ def uuid5(namespace: Any, name: str) -> str:
     digest = bytearray(sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return grouped(digest)
 
 
 def entries(rows: Sequence[Row], subjects: Subjects, keys: Keys) -> list[Record]:

@@ -65,10 +65,12 @@ def split_at(
 
 def next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]:
     """Give the offset after the last record of each partition."""
-    ends: dict[TopicPartition, int] = {}
+    ends: dict[tuple[str, int], int] = {}
     for record in records:
-        ends[partition_of(record)] = max(ends.get(partition_of(record), 0), record.offset + 1)
-    return ends
+        place = record.topic, record.partition
+        if record.offset >= ends.get(place, 0):
+            ends[place] = record.offset + 1
+    return {TopicPartition(*place): end for place, end in ends.items()}
 
 
 def up_to_dead(

@@ -40,17 +40,18 @@ def parse_time(value: object) -> datetime:
     """
     if isinstance(value, str) and _RFC_3339(value):
         moment = datetime.fromisoformat(value.upper())
-    elif isinstance(value, datetime):
-        moment = value
-    else:
+    elif not isinstance(value, datetime):
         raise ValueError('send an RFC 3339 time with an offset, e.g. "2025-06-01T12:00:00Z"')
-    if moment.utcoffset() is None:
+    elif value.utcoffset() is None:
         raise ValueError("the time needs an offset, e.g. datetime.now(UTC)")
-    try:
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is outside of the years 1 to 9999 in UTC") from None
-    if not _FIRST < moment < _LAST:
+    else:
+        moment = value
+    if moment.tzinfo is not UTC:
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("the time is outside of the years 1 to 9999 in UTC") from None
+    if not 1 < moment.year < 9999 and not _FIRST < moment < _LAST:
         raise ValueError("the first and the last microsecond of the calendar cannot be kept")
     return moment
 

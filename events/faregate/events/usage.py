@@ -10,6 +10,7 @@ from faregate.events.fields import Flag, Id, Timestamp, Tokens, Units
 _BOTH_FORMS = (
     "send either phase and units, or model, input_tokens and output_tokens (provider optional)"
 )
+_NONE_OF_IT = (None, None, None, None)
 # The rule of `_one_form` for readers of the schema; null counts as absent there too.
 _FORMS: dict[str, Any] = {
     "oneOf": [
@@ -71,7 +72,7 @@ class UsageRecordedV1(EventData):
         tokens = (self.input_tokens, self.output_tokens)
         if self.phase is not None or self.units is not None:
             other = (self.provider, self.model, *tokens)
-            if self.phase is None or self.units is None or any(v is not None for v in other):
+            if self.phase is None or self.units is None or other != _NONE_OF_IT:
                 raise ValueError(_BOTH_FORMS)
         elif self.model is None or None in tokens:
             raise ValueError(_BOTH_FORMS)

@@ -6,10 +6,15 @@ import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
-from uuid import UUID
 
 _ROW = json.JSONEncoder(separators=(",", ":"))
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def grouped(digest: bytes) -> str:
+    """Write 16 bytes as a UUID is written; `str(uuid.UUID(...))` takes thrice as long."""
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class Keys:
@@ -64,7 +69,7 @@ class Keys:
 
     def grant(self, account: str, number: int) -> str:
         """Name a grant to the outside: the same for ever, and it tells nothing."""
-        return str(UUID(bytes=self.internal("grant", account, str(number))))
+        return grouped(self.internal("grant", account, str(number)))
 
     def actor(self, actor: str) -> bytes:
         """Commit to who did an administrative act; it outlives an erasure."""
