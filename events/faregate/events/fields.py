@@ -51,7 +51,8 @@ def parse_time(value: object) -> datetime:
             moment = moment.astimezone(UTC)
         except OverflowError:
             raise ValueError("the time is outside of the years 1 to 9999 in UTC") from None
-    if not 1 < moment.year < 9999 and not _FIRST < moment < _LAST:
+    inside = _FIRST.year < moment.year < _LAST.year  # quicker than to compare the moments
+    if not inside and not _FIRST < moment < _LAST:
         raise ValueError("the first and the last microsecond of the calendar cannot be kept")
     return moment
 

@@ -11,7 +11,7 @@ _ROW = json.JSONEncoder(separators=(",", ":"))
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def grouped(digest: bytes) -> str:
+def grouped(digest: bytes | bytearray) -> str:
     """Write 16 bytes as a UUID is written; `str(uuid.UUID(...))` takes thrice as long."""
     text = digest.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
