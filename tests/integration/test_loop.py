@@ -66,16 +66,6 @@ def _loop(consumer: Any = None, offsets: Any = None, **settings: Any) -> Loop:
     return Loop(consumer, missing, missing, offsets, ["usage.recorded"], LoopSettings(**settings))
 
 
-def test_a_batch_grows_under_lag_and_shrinks_when_slow_or_idle() -> None:
-    loop = _loop(batch=100, batch_under_lag=800, slow_batch_s=0.5)
-    sizes = []
-    for count, seconds in [(100, 0.1), (200, 0.1), (400, 0.1), (800, 0.1), (800, 0.6), (400, 0.1),
-                           (300, 0.1), (99, 0.1)]:  # fmt: skip
-        loop._adapt(count, seconds)
-        sizes.append(loop._size)
-    assert sizes == [200, 400, 800, 800, 400, 800, 800, 100]
-
-
 async def test_a_rebalance_while_partitions_are_placed_leaves_none_paused() -> None:
     consumer = FakeConsumer(ONE, TWO)
 

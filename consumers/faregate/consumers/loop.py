@@ -35,6 +35,7 @@ from faregate.consumers.reading import (
     split_at,
     up_to_dead,
 )
+from faregate.consumers.sizing import BatchSize
 from faregate.events import TOPICS, InvalidRecord
 from faregate.ledger.batch import Position
 from faregate.ledger.database import TRANSIENT
@@ -74,7 +75,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._topics = list(topics)
         self._types = {t: TOPICS[t.removeprefix(prefix)].types for t in topics}
         self._settings = settings or LoopSettings()
-        self._size = self._settings.batch
+        self._size = BatchSize(self._settings)
         self._unplaced: set[TopicPartition] = set()
         self._assignments = 0
         self._held: dict[TopicPartition, float] = {}
@@ -185,7 +186,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _poll(self) -> list[ConsumerRecord]:
         ahead, self._ahead = self._ahead, []
         wait_ms = 0 if ahead else int(self._settings.poll_s * 1000)
-        polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size)
+        polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size.most)
         records = ahead + in_order(polled, self._topics)
         if self._asker and records:
             records = await self._catch_up(self._asker, records)
@@ -215,12 +216,12 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             if monotonic() > until:
                 log.warning("decided_without_all_progress", behind=[f"{tp}" for tp in behind])
                 break
-            more = await self._more(behind if len(hand) >= self._size else ())
+            more = await self._more(behind if len(hand) >= self._size.most else ())
             if not more:
                 continue
             hand = hand + more
             read_to |= latest(hand)
-            if len(hand) >= self._size:
+            if len(hand) >= self._size.most:
                 sure = min(newest, *(read_to.get(tp, 0) for tp in behind))
                 early, hand = split_at(hand, sure)
                 if early and not await self._process(in_time(early)):
@@ -239,7 +240,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> list[ConsumerRecord]:
         """Take what came since the client fetched what is in hand: it asks again only then."""
         ours, assignments = set(ends), self._assignments
-        while len(hand) < self._size and not self._stopping.is_set():
+        while len(hand) < self._size.most and not self._stopping.is_set():
             ours = {tp for tp in ours - self._held.keys() if await self._before(tp, ends[tp])}
             more = await self._more() if ours and assignments == self._assignments else []
             if not more:
@@ -249,7 +250,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _more(self, partitions: Iterable[TopicPartition] = ()) -> list[ConsumerRecord]:
         """Read on; of all partitions, since the client asks for nothing while it has anything."""
-        size, wait_ms = self._size, _MORE_MS
+        size, wait_ms = self._size.most, _MORE_MS
         polled = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=size)
         return in_order(polled, self._topics)
 
@@ -273,12 +274,12 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         except TRANSIENT as error:
             log.warning("database_away", error=str(error), waiting=len(records))
             self._database_away = True
-            self._size = max(1, self._size // 2)  # it may have been too much for the time-outs
+            self._size.failed()
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
             return False
         self._database_away = False
-        self._adapt(len(records), monotonic() - started)
+        self._size.took(len(records), started, monotonic())
         ends = next_offsets(records)
         if dead:
             ends = await self._bury(dead, ends)
@@ -366,14 +367,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer.resume(tp)
             except _ILLEGAL_STATE:
                 continue
-
-    def _adapt(self, count: int, seconds: float) -> None:
-        if seconds > self._settings.slow_batch_s:
-            self._size = max(self._settings.batch, self._size // 2)
-        elif count >= self._size:
-            self._size = min(self._settings.batch_under_lag, self._size * 2)
-        elif count < self._settings.batch:
-            self._size = self._settings.batch
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
         for record in reversed([*records, *self._ahead]):

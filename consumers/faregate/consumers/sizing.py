@@ -1,0 +1,37 @@
+"""How many records a batch may have: few, since it holds its accounts' locks (rule 3), or many.
+
+Many are cheaper for each of them, and pay only where there is a backlog: then nobody's answer
+comes sooner from a short wait. A full batch alone is no backlog: at a steady pace the next one may
+be as large as the last one was slow. So it grows only when batches have been full for a while.
+"""
+
+from __future__ import annotations
+
+from faregate.consumers.loop_settings import LoopSettings
+
+
+class BatchSize:
+    """The most records of the next batch, as the last ones went."""
+
+    def __init__(self, settings: LoopSettings) -> None:
+        self._settings = settings
+        self._full_since: float | None = None
+        self.most = settings.batch
+
+    def took(self, count: int, began: float, ended: float) -> None:
+        """Learn from a batch of `count` records; the times are in seconds of one clock."""
+        settings = self._settings
+        if count < self.most:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = began
+        if ended - began > settings.slow_batch_s:
+            self.most = max(settings.batch, self.most // 2)
+        elif self._full_since is not None and ended - self._full_since >= settings.backlog_s:
+            self.most = min(settings.batch_under_lag, self.most * 2)
+        elif count < settings.batch:
+            self.most = settings.batch
+
+    def failed(self) -> None:
+        """Try less: it may have been too much for the time-outs."""
+        self.most = max(1, self.most // 2)
