@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import time_ns
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -39,6 +39,8 @@ _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
 _SILENT_S = 10.0
+
+Value = TypeVar("Value")
 
 
 class LostLock(Exception):
@@ -132,10 +134,11 @@ class Relay:
                 if tracing.is_recording() and len(contexts) < tracing.MOST_TRACES:
                     contexts.update(tracing.context_in(r.headers) for r in records)
                 failpoints.reach("before_send")
-                pending += await batches.send(producer, self._cluster, records)
+                sending = batches.send(producer, self._cluster, records)
+                pending += await _awake(connection, sending)
             with spans.published(count, contexts, began_ns):
                 async with asyncio.timeout(_ACK_TIMEOUT_S):
-                    await asyncio.gather(*pending)
+                    await _awake(connection, asyncio.gather(*pending))
         finally:
             for future in pending:
                 future.cancel()
@@ -168,3 +171,14 @@ class Relay:
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _awake(connection: asyncpg.Connection, work: Awaitable[Value]) -> Value:
+    """Wait for the broker; the session that holds the lock must not end of silence meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=_SILENT_S / 3))[0]:
+            await connection.execute("SELECT 1")
+        return await task
+    finally:
+        task.cancel()
