@@ -137,6 +137,8 @@ async def _erase(
         grants += _count(await connection.execute(SQL["erase_own_grants"], account["id"]))
         await connection.execute(SQL["erase_name"], account["id"])
         await connection.execute(SQL["count_erasure"])
+    actors = [UUID(keys.actor(name)) for name in known]
+    refs += _count(await connection.execute(SQL["erase_acting"], actors))
     return Erasure(
         subject,
         erased(account["id"]) if account else None,

@@ -53,6 +53,12 @@ UPDATE grants SET allocated_by = NULL WHERE allocated_by = ANY ($1::text[]);
 -- name: erase_actor
 UPDATE audit SET actor = NULL WHERE actor = ANY ($1::text[]);
 
+-- name: erase_acting
+-- Acts of theirs on other accounts: the caller's id is part of what an act over HTTP is called.
+UPDATE refs r SET event_id = NULL, correlation_id = NULL, traceparent = NULL, tracestate = NULL
+FROM audit a WHERE a.actor_key = ANY ($1::uuid[]) AND a.outcome_id = r.outcome_id
+  AND num_nonnulls(r.event_id, r.correlation_id, r.traceparent, r.tracestate) > 0;
+
 -- name: erase_setter
 UPDATE system_settings SET updated_by = 'erased' WHERE updated_by = ANY ($1::text[]);
 

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.helpers.routes import routes
-from tests.integration.gateway.calling import PASSWORD, Person, Reply, Town
+from tests.integration.gateway.calling import PASSWORD, Person, Reply, Town, everything
 from tests.integration.gateway.llm_world import HELLO, Street, street
 from tests.integration.gateway.provider import whole
 
@@ -247,19 +247,6 @@ async def called(person: Person, route: str, whom: Victim, **more: Any) -> Reply
     return await person.call(
         method, whom.filled(path + case.query), whom.filled(case.body), headers=headers, **more
     )
-
-
-async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
-    """Read every row of every table."""
-    tables = await owner.fetch(
-        """SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
-        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"""
-    )
-    found: Counter[tuple[str, str]] = Counter()
-    for (name,) in tables:
-        rows = await owner.fetch(f"SELECT to_jsonb(t)::text AS row FROM {name} t")
-        found.update((name, row["row"]) for row in rows)
-    return found
 
 
 @dataclass(slots=True)
