@@ -19,6 +19,7 @@ from tests.integration.gateway.provider import says
 from tests.unit.gateway.test_idempotency import EXEMPT, UNSAFE
 
 from faregate.gateway.byok.sealing import new_master_key
+from faregate.gateway.identity.passwords import Passwords
 from faregate.gateway.llm.settings import LlmSettings
 from faregate.ledger import pricing
 from faregate.ledger.core import Rules
@@ -253,6 +254,12 @@ async def test_a_sign_in_with_a_used_key_is_still_checked(here: Town) -> None:
     assert wrong.problem == (401, "sign_in_failed")
     again = await here.nobody.post(LOGIN, body, key="k1")
     assert (await Person(here.http, again["access_token"]).get(KEYS)).status == 200
+    hashed = await Passwords().hash("a new password")
+    await here.store.pool.execute("UPDATE users SET password_hash = $1", hashed)
+    new = {**body, "password": "a new password"}
+    changed = await here.nobody.post(LOGIN, new, key="k1")
+    assert changed.problem == (409, "idempotency_conflict")
+    assert (await here.nobody.post(LOGIN, new, key="k2")).status == 200
 
 
 async def test_an_old_key_neither_puts_a_deleted_key_back_nor_deletes_a_new_one(
@@ -349,6 +356,7 @@ async def test_of_who_is_erased_no_call_is_left_and_no_answer_names_them(
         assert [row for row in rows if str(text) in row] == [], text
     again = await other.put(INCREMENT, {"increment": 1.0}, key="k1")
     assert {**unchanged.json, "updated_by": "erased"} == again.json, left
+    assert (await verify(owner)).ok
 
 
 async def test_a_key_that_is_empty_or_too_long_is_refused_by_every_route(here: Town) -> None:
