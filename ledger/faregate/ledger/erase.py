@@ -3,7 +3,7 @@
 Names are beside the ledger, never in it: entries and outcomes carry account numbers and keyed
 hashes. What is emptied here is `subjects.subject`, what callers called things (`refs`), who
 allocated which grant with which words, and who did which administrative act. What the gateway
-knows of them (e-mail address, password, invitations, own keys) is deleted.
+knows of them (e-mail address, password, invitations, own keys, answers) is deleted.
 
 The account stays, as nobody's: `erased:<n>`. A name that comes again afterwards is a new account.
 """
@@ -18,7 +18,7 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from faregate.events.amounts import format_credits
-from faregate.ledger import audit
+from faregate.ledger import audit, once
 from faregate.ledger.core import Rejected
 from faregate.ledger.keys import Keys
 from faregate.ledger.names import erased
@@ -43,7 +43,7 @@ class Erasure:
     settings: int
     sign_ins: int
     """Rows of the gateway: e-mail address, password, invitations, own keys, names of orgs, what
-    Lago has said of them."""
+    Lago has said of them, what they were answered to calls with an Idempotency-Key."""
     earlier: list[str]
     """Accounts that had this name before and lost it in an earlier erasure."""
     prices: int
@@ -137,6 +137,8 @@ async def _erase(
         grants += _count(await connection.execute(SQL["erase_own_grants"], account["id"]))
         await connection.execute(SQL["erase_name"], account["id"])
         await connection.execute(SQL["count_erasure"])
+    actors = [UUID(keys.actor(name)) for name in known]
+    refs += _count(await connection.execute(SQL["erase_acting"], actors))
     return Erasure(
         subject,
         erased(account["id"]) if account else None,
@@ -144,18 +146,21 @@ async def _erase(
         grants + _count(await connection.execute(SQL["erase_allocator"], known)),
         _count(await connection.execute(SQL["erase_actor"], known)),
         _count(await connection.execute(SQL["erase_setter"], known)),
-        await _sign_ins(connection, subject, known),
+        await _sign_ins(connection, keys, subject, known),
         [erased(row["account_id"]) for row in earlier],
         await connection.fetchval(SQL["appliers"], known),
     )
 
 
-async def _sign_ins(connection: asyncpg.Connection, subject: str, known: list[str]) -> int:
+async def _sign_ins(
+    connection: asyncpg.Connection, keys: Keys, subject: str, known: list[str]
+) -> int:
     """Empty what the gateway knows of them beside the ledger."""
     kind, _, bare = subject.partition(":")
     user, org = (bare, None) if kind == "user" else (None, bare)
     gone = await connection.fetch(SQL["erase_sign_in"], user)
     emails = [row["email"] for row in gone]
+    callers = [UUID(once.caller_key(keys, name)) for name in known]
     return len(gone) + sum(
         [
             _count(await connection.execute(SQL["erase_invitations"], emails, org)),
@@ -164,6 +169,7 @@ async def _sign_ins(connection: asyncpg.Connection, subject: str, known: list[st
             _count(await connection.execute(SQL["erase_keys"], subject, user)),
             _count(await connection.execute(SQL["erase_org_name"], org)),
             await connection.fetchval(SQL["erase_lago"], subject),
+            await connection.fetchval(SQL["erase_calls"], callers, known),
         ]
     )
 

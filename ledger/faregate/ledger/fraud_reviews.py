@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from faregate.ledger import audit
+from faregate.ledger import audit, once
 from faregate.ledger.acts_sending import READING, code
 from faregate.ledger.core import Rejected
 from faregate.ledger.queries import SQL
@@ -37,12 +37,18 @@ class Review:
 
 
 async def review(
-    store: Store, case_id: str, verdict: str, *, actor: str, reason: str | None = None
+    store: Store,
+    case_id: str,
+    verdict: str,
+    *,
+    actor: str,
+    reason: str | None = None,
+    call: once.Call | None = None,
 ) -> Review:
     """Decide about a case; saying what holds already changes nothing.
 
-    `reason` is a code: it stays for ever. Raises Rejected `unknown_case`, `invalid_verdict`,
-    `invalid_code`.
+    `reason` is a code: it stays for ever. With `call` it happens once. Raises Rejected
+    `unknown_case`, `invalid_verdict`, `invalid_code`, `idempotency_conflict`.
     """
     case = _case(case_id)
     if verdict not in get_args(Verdict):
@@ -52,6 +58,8 @@ async def review(
     if (word := code("reason", reason)) is not None:
         metadata["reason"] = word
     async with store.pool.acquire() as connection, connection.transaction():
+        if before := await once.answered(connection, call):
+            return reviewed(before)
         await connection.execute(SQL["lock_audit"])
         known = (await _reviews(connection)).get(case)
         if known is None or (known.verdict, known.reason) != (verdict, word):
@@ -59,7 +67,15 @@ async def review(
             act = audit.Act(actor, ACTION, verdict, metadata=metadata)
             await audit.append(connection, store.keys, now, [act])
             known = Review(case, verdict, actor, word, now)
+        said = {"case_id": case, "verdict": verdict, "by": known.actor, "reason": word}
+        await once.remember(connection, call, said | {"at": known.at.isoformat()})
     return known
+
+
+def reviewed(answer: once.Answer) -> Review:
+    """Read a review as a repeat of its call finds it."""
+    at = datetime.fromisoformat(answer["at"])
+    return Review(answer["case_id"], answer["verdict"], answer["by"], answer["reason"], at)
 
 
 async def reviews(store: Store) -> Mapping[str, Review]:

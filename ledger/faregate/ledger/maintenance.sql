@@ -53,6 +53,12 @@ UPDATE grants SET allocated_by = NULL WHERE allocated_by = ANY ($1::text[]);
 -- name: erase_actor
 UPDATE audit SET actor = NULL WHERE actor = ANY ($1::text[]);
 
+-- name: erase_acting
+-- Acts of theirs on other accounts: the caller's id is part of what an act over HTTP is called.
+UPDATE refs r SET event_id = NULL, correlation_id = NULL, traceparent = NULL, tracestate = NULL
+FROM audit a WHERE a.actor_key = ANY ($1::uuid[]) AND a.outcome_id = r.outcome_id
+  AND num_nonnulls(r.event_id, r.correlation_id, r.traceparent, r.tracestate) > 0;
+
 -- name: erase_setter
 UPDATE system_settings SET updated_by = 'erased' WHERE updated_by = ANY ($1::text[]);
 
@@ -82,6 +88,15 @@ SELECT (SELECT count(*) FROM s) + (SELECT count(*) FROM t) + (SELECT count(*) FR
 
 -- name: erase_org_name
 DELETE FROM org_names WHERE org_id = $1;
+
+-- name: erase_calls
+-- $1 keyed hashes of who called, $2 their names: what they were answered, and where others' answers
+-- name them.
+WITH own AS (DELETE FROM http_calls WHERE caller_key = ANY ($1::uuid[]) RETURNING 1),
+     named AS (UPDATE http_calls SET answer = answer || '{"by": null}'
+               WHERE answer ->> 'by' = ANY ($2::text[]) AND caller_key <> ALL ($1::uuid[])
+               RETURNING 1)
+SELECT (SELECT count(*) FROM own) + (SELECT count(*) FROM named);
 
 -- name: erase_name
 -- The commitment stays: what was announced under the name is found by it.

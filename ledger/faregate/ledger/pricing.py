@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from faregate.events.amounts import MICRO
-from faregate.ledger import audit
+from faregate.ledger import audit, once
 from faregate.ledger.acts_sending import READING, account_named
 from faregate.ledger.core import Book, Books, Identity, Rejected, Usage, parse_book
 from faregate.ledger.core.prices import INCREMENTS, parse_increment, with_increment
@@ -57,18 +57,23 @@ async def apply_prices(
     *,
     by: str,
     backdate: bool = False,
+    call: once.Call | None = None,
 ) -> AppliedPrices:
     """Add a whole price book as a new version, in force from `effective_from` (now by default).
 
-    A book without an increment gets the one in force, and keeps it. Raises InvalidBook for what is
-    no price book, and Rejected: `backdated` for a time in the past (over a minute ago) without
-    `backdate` (usage that arrives late would be priced anew), `increment_differs`.
+    A book without an increment gets the one in force, and keeps it. With `call` it happens once.
+    Raises InvalidBook for what is no price book, and Rejected: `backdated` for a time in the past
+    (over a minute ago) without `backdate` (usage that arrives late would be priced anew),
+    `increment_differs`, `idempotency_conflict`.
     """
     now = await store.pool.fetchval(SQL["now"])
     parse_book(0, now, document)
     backdated = effective_from is not None and effective_from < now - _NOW_S
 
-    async def apply(connection: asyncpg.Connection, setting: asyncpg.Record) -> Book:
+    async def apply(connection: asyncpg.Connection, setting: asyncpg.Record) -> AppliedPrices:
+        if before := await once.answered(connection, call):
+            _, books = await _versions(connection)
+            return AppliedPrices(**{**before, "book": books.versions[before["book"]]})
         if backdated and not backdate:
             message = "prices cannot start in the past: usage that arrives late would be priced"
             raise Rejected("backdated", f"{message} anew. If that is meant, say --backdate")
@@ -79,15 +84,16 @@ async def apply_prices(
             "effective_from": book.effective_from.isoformat(),
             "backdated": backdated,
         }
+        rows = await connection.fetch(SQL["unpriced_kinds"])
+        unpriced = sum(r["events"] for r in rows)
+        priced = sum(r["events"] for r in rows if _has_price(book, r))
+        done = AppliedPrices(book, backdated, unpriced, priced)
         await _log(store, connection, by, "apply_prices", "applied", act)
-        return book
+        counts = {"backdated": backdated, "unpriced": unpriced, "priced": priced}
+        await once.remember(connection, call, {"book": book.version, **counts})
+        return done
 
-    book = await _locked(store, by, "apply_prices", apply)
-    rows = await store.pool.fetch(SQL["unpriced_kinds"])
-    priced = [r for r in rows if _has_price(book, r)]
-    return AppliedPrices(
-        book, backdated, sum(r["events"] for r in rows), sum(r["events"] for r in priced)
-    )  # fmt: skip
+    return await _locked(store, by, "apply_prices", apply)
 
 
 def _has_price(book: Book, row: asyncpg.Record) -> bool:
@@ -185,38 +191,50 @@ async def increment(store: Store) -> Increment:
     return Increment(micro, row["updated_by"], row["updated_at"], micro)
 
 
-async def set_increment(store: Store, value: object, *, actor: str) -> Increment:
+async def set_increment(
+    store: Store, value: object, *, actor: str, call: once.Call | None = None
+) -> Increment:
     """Round vendor prices up to 0.01, 0.1 or 1.0 credits from now on, in every process at once.
 
     The book in force goes on as a new version with it, and so does each version that is to come.
-    Holds that are live keep their version. Raises InvalidIncrement, naming what is allowed.
+    Holds that are live keep their version. With `call` it happens once. Raises InvalidIncrement,
+    naming what is allowed, and Rejected `idempotency_conflict`.
     """
     micro = parse_increment(value)
 
     async def change(connection: asyncpg.Connection, setting: asyncpg.Record) -> Increment:
-        old = _micro(setting)
-        documents, books = await _versions(connection)
-        now = await connection.fetchval(SQL["now"])
-        follow = [
-            (v, at) for v, at in _to_follow(books, now) if books.versions[v].increment != micro
-        ]
-        if old == micro and not follow:
-            await _log(
-                store, connection, actor, "set_increment", "unchanged", {"new": micro / MICRO}
-            )
-            return Increment(micro, setting["updated_by"], setting["updated_at"], old)
-        made = [
-            await _insert(connection, with_increment(documents[v], micro), at, actor)
-            for v, at in follow
-        ]
-        await connection.execute(READING["set_increment"], _text(micro), actor)
-        numbers = [book.version for book in made]
-        act = {"old": old / MICRO, "new": micro / MICRO, "versions": numbers}
-        await _log(store, connection, actor, "set_increment", "set", act)
-        row = await connection.fetchrow(READING["increment"])
-        return Increment(micro, row["updated_by"], row["updated_at"], old, tuple(numbers))
+        if before := await once.answered(connection, call):
+            by, at = before["by"] or "erased", datetime.fromisoformat(before["updated_at"])
+            return Increment(micro, by, at, before["old_micro"], tuple(before["versions"]))
+        done = await _changed(store, connection, setting, micro, actor)
+        answer = {"micro": micro, "by": done.updated_by, "updated_at": done.updated_at.isoformat()}
+        made = {"old_micro": done.old_micro, "versions": done.versions}
+        await once.remember(connection, call, answer | made)
+        return done
 
     return await _locked(store, actor, "set_increment", change)
+
+
+async def _changed(
+    store: Store, connection: asyncpg.Connection, setting: asyncpg.Record, micro: int, actor: str
+) -> Increment:
+    old = _micro(setting)
+    documents, books = await _versions(connection)
+    now = await connection.fetchval(SQL["now"])
+    follow = [(v, at) for v, at in _to_follow(books, now) if books.versions[v].increment != micro]
+    if old == micro and not follow:
+        await _log(store, connection, actor, "set_increment", "unchanged", {"new": micro / MICRO})
+        return Increment(micro, setting["updated_by"], setting["updated_at"], old)
+    made = [
+        await _insert(connection, with_increment(documents[v], micro), at, actor)
+        for v, at in follow
+    ]
+    await connection.execute(READING["set_increment"], _text(micro), actor)
+    numbers = [book.version for book in made]
+    act = {"old": old / MICRO, "new": micro / MICRO, "versions": numbers}
+    await _log(store, connection, actor, "set_increment", "set", act)
+    row = await connection.fetchrow(READING["increment"])
+    return Increment(micro, row["updated_by"], row["updated_at"], old, tuple(numbers))
 
 
 async def _versions(connection: asyncpg.Connection) -> tuple[dict[int, Mapping[str, Any]], Books]:

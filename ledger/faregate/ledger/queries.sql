@@ -426,3 +426,23 @@ SELECT coalesce(layer, source) AS layer, arm, source, count(*) AS grants,
        count(*) FILTER (WHERE state = 'used_up') AS used_up,
        count(*) FILTER (WHERE state = 'expired') AS expired
 FROM given GROUP BY layer, arm, source ORDER BY layer, arm, source;
+
+-- Calls over HTTP that are no commands.
+
+-- name: lock_call
+-- One call at a time with this key, until the transaction ends. A lock, then a look: a new statement
+-- sees what was committed while it waited.
+SELECT pg_advisory_xact_lock(hashtextextended('faregate.call ' || $1::uuid, 0));
+
+-- name: try_lock_call
+-- The same, for the session: for work that is done outside of a transaction.
+SELECT pg_try_advisory_lock(hashtextextended('faregate.call ' || $1::uuid, 0));
+
+-- name: unlock_call
+SELECT pg_advisory_unlock(hashtextextended('faregate.call ' || $1::uuid, 0));
+
+-- name: http_call
+SELECT fingerprint, answer FROM http_calls WHERE call_key = $1;
+
+-- name: add_http_call
+INSERT INTO http_calls (call_key, caller_key, fingerprint, answer) VALUES ($1, $2, $3, $4);

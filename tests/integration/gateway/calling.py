@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import asyncpg
 import httpx
 
 from faregate.gateway.app import create_app
@@ -216,3 +218,16 @@ async def town(
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         yield Town(gateway, http)
     await gateway.store.close()
+
+
+async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
+    """Read every row of every table."""
+    tables = await owner.fetch(
+        """SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
+        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"""
+    )
+    found: Counter[tuple[str, str]] = Counter()
+    for (name,) in tables:
+        rows = await owner.fetch(f"SELECT to_jsonb(t)::text AS row FROM {name} t")
+        found.update((name, row["row"]) for row in rows)
+    return found

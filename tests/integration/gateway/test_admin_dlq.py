@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from tests.helpers.world import World, world
 from tests.integration.gateway.calling import Person, Town, town
 
 from faregate.consumers.kafka import Cluster
+from faregate.gateway.dead_letters import QueueUnavailable
 from faregate.runtime.dead_letters import Queues
 
 pytestmark = pytest.mark.stack
@@ -99,6 +102,43 @@ async def test_dead_letters_are_listed_shown_and_replayed(installed: World, ther
         {"letter": letter["id"]},
     )
     await sound(installed.store)
+
+
+class Interrupted(Queues):
+    """Queues whose Kafka goes away after the act was logged and before it is done, once."""
+
+    tries = 0
+
+    async def replay(self, letter_id: str) -> dict[str, Any]:
+        self.tries += 1
+        if self.tries == 1:
+            raise QueueUnavailable
+        return await super().replay(letter_id)
+
+
+async def test_a_replay_with_a_key_is_published_and_logged_once(installed: World) -> None:
+    queues = Interrupted(installed.cluster)
+    async with (
+        town(installed.store, dead_letters=queues, sign_ins_per_minute=1000) as here,
+        town(installed.store, dead_letters=queues) as there,
+    ):
+        admin = await here.admin()
+        await die(installed, broken("k0"), broken("k1"))
+        other, path = [f"{DLQ}/{x['id']}/replay" for x in (await admin.get(DLQ))["letters"]]
+        assert (await admin.post(path, key="k")).problem == (503, "check_unavailable")
+        both = (admin, Person(there.http, admin.token)) * 5
+        answers = await asyncio.gather(*(person.post(path, key="k") for person in both))
+        assert [(a.status, a.json) for a in answers] == [(200, answers[0].json)] * 10
+        assert queues.tries == 2
+        assert (await admin.post(other, key="k")).problem == (409, "idempotency_conflict")
+        logged = (await admin.get("/v1/admin/audit"))["entries"]
+        assert [entry["action"] for entry in logged] == ["dlq_replay"]
+        await die(installed)
+        found = [x["attempts"] for x in (await admin.get(DLQ))["letters"] if x["key"] == "k0"]
+        assert found == [2, 1]
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+        mine = f"{locks} (SELECT oid FROM pg_database WHERE datname = current_database())"
+        assert await installed.pool.fetchval(mine) == 0
 
 
 async def test_what_is_no_dead_letter_is_not_found_and_not_logged(there: Town) -> None:

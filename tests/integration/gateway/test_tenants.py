@@ -14,9 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.helpers.routes import routes
-from tests.integration.gateway.calling import PASSWORD, Person, Reply, Town
+from tests.integration.gateway.calling import PASSWORD, Person, Reply, Town, everything
 from tests.integration.gateway.llm_world import HELLO, Street, street
 from tests.integration.gateway.provider import whole
+from tests.unit.gateway.test_idempotency import EXEMPT, UNSAFE
 
 from faregate.gateway.callers import PayerRule, rules_of
 from faregate.gateway.settings import ADMIN
@@ -249,19 +250,6 @@ async def called(person: Person, route: str, whom: Victim, **more: Any) -> Reply
     )
 
 
-async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
-    """Read every row of every table."""
-    tables = await owner.fetch(
-        """SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
-        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"""
-    )
-    found: Counter[tuple[str, str]] = Counter()
-    for (name,) in tables:
-        rows = await owner.fetch(f"SELECT to_jsonb(t)::text AS row FROM {name} t")
-        found.update((name, row["row"]) for row in rows)
-    return found
-
-
 @dataclass(slots=True)
 class Guard:
     """Watches what is the victim's, to the last row."""
@@ -317,6 +305,28 @@ async def test_a_case_is_answered_to_whom_it_concerns(here: Street) -> None:
         person = admin if route in for_admins() else whom.person
         reply = await called(person, route, whom, key="another key")
         assert reply.status == CASES[route].own, (route, reply.json)
+
+
+async def test_every_unsafe_call_that_is_repeated_with_its_key_is_answered_the_same(
+    here: Street, owner: asyncpg.Connection
+) -> None:
+    """And moves no row: nothing is done twice, and nothing is logged twice."""
+    whom, admin = await victim(here), await here.admin()
+    for route in [r for r in IN_ORDER if r.split()[0] in UNSAFE and r not in EXEMPT]:
+        person = admin if route in for_admins() else whom.person
+        first = await called(person, route, whom, key="once")
+        before = await everything(owner)
+        again = await called(person, route, whom, key="once")
+        if route.endswith("/chat/completions"):
+            assert again.problem == (409, "conflict"), "answers of models are not kept"
+        else:
+            assert (again.status, lasting(again)) == (first.status, lasting(first)), route
+        assert await everything(owner) == before, route
+
+
+def lasting(reply: Reply) -> Any:
+    """Leave out what says that it is a repeat."""
+    return {k: v for k, v in (reply.json or {}).items() if k != "repeated"}
 
 
 @pytest.mark.parametrize("token", [None, "not.a.token"], ids=["no token", "a bad token"])

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from faregate.gateway.byok.providers import PROVIDERS
-from faregate.gateway.byok.vault import Kept, Status
+from faregate.gateway.byok.vault import Kept, Status, masked
 from faregate.gateway.callers import GuardedRoute, Manager, Reader
 from faregate.gateway.context import gateway_of
 from faregate.gateway.fields import Answer, Body
+from faregate.gateway.idempotency import Key
 from faregate.gateway.llm.upstream import Target
 from faregate.gateway.problems import Problem, responses
 
@@ -67,14 +68,20 @@ class StoredKeys(Answer):
 @router.post(
     "/api/v1/settings/byok-keys",
     status_code=201,
-    responses=responses(400, 401, 403, 413, 415, 502, 503),
+    responses=responses(400, 401, 403, 409, 413, 415, 502, 503),
 )
-async def store_key(request: Request, caller: Manager, body: NewKey) -> StoredKey:
+async def store_key(request: Request, caller: Manager, key: Key, body: NewKey) -> StoredKey:
     """Store a key in the place of the one before; checked with its provider where that is set."""
-    llm = gateway_of(request).llm
+    gateway = gateway_of(request)
+    llm = gateway.llm
     target = Target(llm.place(body.provider), body.api_key, body.provider)
     if llm.vault.is_locked:
         raise Problem("byok_not_configured")
+    prints = llm.vault.fingerprints(body.api_key)
+    contents = [{"provider": body.provider, "key": one} for one in prints]
+    call = key.call(gateway.store.keys, caller.user_id, *contents)
+    if at := await llm.vault.stored_at(call):
+        return _stored(body, at)
     status: Status = "stored"
     if llm.settings.byok_check:
         if not await llm.accepts(target):
@@ -82,9 +89,13 @@ async def store_key(request: Request, caller: Manager, body: NewKey) -> StoredKe
                 "byok_key_invalid", f"{body.provider} refused the key; it was not stored."
             )
         status = "valid"
-    kept = await llm.vault.put(caller.user, body.provider, body.api_key, status)
+    at = await llm.vault.put(caller.user, body.provider, body.api_key, status, call)
     log.info("byok_key_stored", provider=body.provider)
-    return StoredKey(provider=kept.provider, masked=kept.masked, created_at=kept.created_at)
+    return _stored(body, at)
+
+
+def _stored(body: NewKey, at: datetime) -> StoredKey:
+    return StoredKey(provider=body.provider, masked=masked(body.api_key), created_at=at)
 
 
 @router.get("/api/v1/settings/byok-keys", responses=responses(401, 403, 503))
@@ -108,12 +119,13 @@ def _status(kept: Kept) -> KeyStatus:
     "/api/v1/settings/byok-keys/{provider}",
     status_code=204,
     response_class=Response,
-    responses=responses(400, 401, 403, 404, 503),
+    responses=responses(400, 401, 403, 404, 409, 503),
 )
-async def delete_key(request: Request, caller: Manager, provider: Provider) -> Response:
+async def delete_key(request: Request, caller: Manager, key: Key, provider: Provider) -> Response:
     """Forget a key."""
-    known = provider in PROVIDERS
-    if not known or not await gateway_of(request).llm.vault.delete(caller.user, provider):
+    gateway, known = gateway_of(request), provider in PROVIDERS
+    call = key.call(gateway.store.keys, caller.user_id, {"provider": provider})
+    if not known or not await gateway.llm.vault.delete(caller.user, provider, call):
         raise Problem("not_found", "You have stored no key of this provider.")
     log.info("byok_key_deleted")
     return Response(status_code=204)

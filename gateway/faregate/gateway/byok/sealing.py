@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from hmac import digest
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -95,6 +96,12 @@ def rewrap(old: MasterKey, new: MasterKey, place: Place, sealed: Sealed) -> Seal
     """
     data_key = _data_key([old], place, sealed)
     return Sealed(sealed.sealed, _encrypted(new.raw, data_key, place.bound("data key")), new.id)
+
+
+def fingerprint(master: MasterKey, secret: str) -> str:
+    """Give what tells whether a secret is the same again, and nothing without the master key."""
+    key = digest(master.raw, b"faregate.byok.fingerprint", "sha256")
+    return digest(key, secret.encode(), "sha256").hex()
 
 
 def _data_key(masters: Sequence[MasterKey], place: Place, sealed: Sealed) -> bytes:

@@ -10,7 +10,8 @@ from typing import Literal
 import asyncpg
 from pydantic import SecretStr
 
-from faregate.gateway.byok.sealing import MasterKey, Place, Sealed, seal, unseal
+from faregate.gateway.byok.sealing import MasterKey, Place, Sealed, fingerprint, seal, unseal
+from faregate.ledger import once
 
 Status = Literal["stored", "valid", "refused"]
 
@@ -71,22 +72,42 @@ class Vault:
         """Whether there is no master key: nothing can be stored or opened."""
         return not self._masters
 
-    async def put(self, owner: str, provider: str, key: SecretStr, status: Status) -> Kept:
-        """Store a key in the place of the one before."""
-        version = await self._pool.fetchval(_NEXT)
-        sealed = seal(self._masters[0], Place(owner, provider, version), key.get_secret_value())
-        row = await self._pool.fetchrow(
-            _PUT,
-            owner,
-            provider,
-            version,
-            sealed.sealed,
-            sealed.data_key,
-            sealed.master_id,
-            masked(key),
-            status,
-        ) or await self._pool.fetchrow(_ONE, owner, provider)  # a newer one came at the same time
-        return Kept(**dict(row))
+    def fingerprints(self, key: SecretStr) -> Sequence[str]:
+        """Give what tells whether a key is the same again, by each master key that is set."""
+        return [fingerprint(m, key.get_secret_value()) for m in self._masters]
+
+    async def stored_at(self, call: once.Call | None) -> datetime | None:
+        """Tell when a call put its key in; None: it did not. Raises Rejected: another key then."""
+        return _time(await once.found(self._pool, call))
+
+    async def put(
+        self,
+        owner: str,
+        provider: str,
+        key: SecretStr,
+        status: Status,
+        call: once.Call | None = None,
+    ) -> datetime:
+        """Store a key in the place of the one before, once for its call; tell when."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if before := _time(await once.answered(connection, call)):
+                return before
+            version = await connection.fetchval(_NEXT)
+            sealed = seal(self._masters[0], Place(owner, provider, version), key.get_secret_value())
+            row = await connection.fetchrow(
+                _PUT,
+                owner,
+                provider,
+                version,
+                sealed.sealed,
+                sealed.data_key,
+                sealed.master_id,
+                masked(key),
+                status,
+            ) or await connection.fetchrow(_ONE, owner, provider)  # a newer one came meanwhile
+            at: datetime = row["created_at"]
+            await once.remember(connection, call, {"at": at.isoformat()})
+            return at
 
     async def open(self, owner: str, provider: str) -> Opened | None:
         """Open a key for a call; None where there is none. Raises Unsealable."""
@@ -101,13 +122,23 @@ class Vault:
         """List what an owner has stored."""
         return [Kept(**dict(row)) for row in await self._pool.fetch(_LIST, owner)]
 
-    async def delete(self, owner: str, provider: str) -> bool:
-        """Forget a key; False where there was none."""
-        return bool(await self._pool.fetchval(_DELETE, owner, provider))
+    async def delete(self, owner: str, provider: str, call: once.Call | None = None) -> bool:
+        """Forget a key; False where there was none. A call that has forgotten one did so."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if await once.answered(connection, call) is not None:
+                return True
+            if not await connection.fetchval(_DELETE, owner, provider):
+                return False
+            await once.remember(connection, call, {})
+            return True
 
     async def mark(self, owner: str, provider: str, version: int, status: Status) -> None:
         """Note what the provider said about a key, unless it was replaced meanwhile."""
         await self._pool.execute(_MARK, owner, provider, version, status)
+
+
+def _time(answer: once.Answer | None) -> datetime | None:
+    return None if answer is None else datetime.fromisoformat(answer["at"])
 
 
 def masked(key: SecretStr) -> str:

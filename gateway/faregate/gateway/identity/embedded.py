@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import uuid4
 
 import asyncpg
@@ -13,10 +14,11 @@ from faregate.gateway.identity.keyring import Key, Keyring
 from faregate.gateway.identity.passwords import Passwords
 from faregate.gateway.identity.rates import Buckets
 from faregate.gateway.identity.tokens import EMBEDDED_ALGORITHM, Expected, issue
-from faregate.gateway.identity.users import User, Users
+from faregate.gateway.identity.users import Registered, User, Users
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.problems import Problem
 from faregate.gateway.settings import ADMIN, MANAGE, READ, SPEND, GatewaySettings
+from faregate.ledger.once import Call
 
 ISSUER = AUDIENCE = "faregate"
 _PER_ADDRESS, _REGISTRATIONS = 30, 100
@@ -53,14 +55,27 @@ class Embedded:
         return Expected(ISSUER, AUDIENCE, (EMBEDDED_ALGORITHM,), _SKEW_S)
 
     async def register(
-        self, email: str, password: str, name: str | None, address: str
-    ) -> tuple[User, str]:
-        """Add a user and give a token. Raises Problem `rate_limited`, `email_taken`."""
+        self, user: User, password: str, address: str, call: Call | None = None
+    ) -> Registered:
+        """Add a user, once for their call. Raises Problem `rate_limited`, `email_taken`.
+
+        Who repeats a call proves by the password that it was theirs, as if they signed in; another
+        password is other content: Problem `idempotency_conflict`.
+        """
         self._allow("register", self._registrations, address)
         self._registrations.take(address)
-        user = await self._users.add(email, await self._passwords.hash(password), name=name)
-        self._metrics.sign_ins.labels("register", "ok").inc()
-        return user, await self.token(user)
+        done = await self._users.registered(call)
+        if done is None:
+            hashed = await self._passwords.hash(password)
+            done = await self._users.register(replace(user, password_hash=hashed), call)
+        if not done.repeated:
+            self._metrics.sign_ins.labels("register", "ok").inc()
+            return done
+        email = str(user.email)
+        self._allow_try("register", email, address)
+        if not await self._proves("register", done.user, email, password, address):
+            raise Problem("idempotency_conflict")
+        return done
 
     async def login(self, email: str, password: str, address: str) -> tuple[User, str]:
         """Check a password and give a token.
@@ -68,18 +83,27 @@ class Embedded:
         Raises Problem `sign_in_failed` (the same, after the same time, for an unknown user) and
         `rate_limited`. Only failures count.
         """
-        self._allow("login", self._by_email, email.lower())
-        self._allow("login", self._by_address, address)
+        self._allow_try("login", email, address)
         user = await self._users.by_email(email)
-        if not await self._passwords.matches(user.password_hash if user else None, password):
-            self._by_email.take(email.lower())
-            self._by_address.take(address)
-            self._metrics.sign_ins.labels("login", "failed").inc()
-            raise Problem("sign_in_failed", "E-mail address or password is wrong.")
-        if user is None:
+        if not await self._proves("login", user, email, password, address) or user is None:
             raise Problem("sign_in_failed", "E-mail address or password is wrong.")
         self._metrics.sign_ins.labels("login", "ok").inc()
         return user, await self.token(user)
+
+    async def _proves(
+        self, kind: str, user: User | None, email: str, password: str, address: str
+    ) -> bool:
+        """Tell whether a password is the user's; failures count."""
+        if await self._passwords.matches(user.password_hash if user else None, password):
+            return True
+        self._by_email.take(email.lower())
+        self._by_address.take(address)
+        self._metrics.sign_ins.labels(kind, "failed").inc()
+        return False
+
+    def _allow_try(self, kind: str, email: str, address: str) -> None:
+        self._allow(kind, self._by_email, email.lower())
+        self._allow(kind, self._by_address, address)
 
     async def token(self, user: User) -> str:
         """Issue a token for a user."""

@@ -13,6 +13,8 @@ from uuid import uuid4
 import asyncpg
 
 from faregate.gateway.problems import Problem
+from faregate.ledger import once
+from faregate.ledger.core import Rejected
 
 _INSERT = """
 INSERT INTO users (user_id, email, password_hash, name, is_admin) VALUES ($1, $2, $3, $4, $5)
@@ -22,9 +24,9 @@ _BY_ID = "SELECT * FROM users WHERE user_id = $1"
 _INVITE = """
 INSERT INTO invitations (org_id, email, role, invited_by) VALUES ($1, lower($2), $3, $4)
 ON CONFLICT (org_id, email) DO UPDATE SET role = EXCLUDED.role, created_at = clock_timestamp()"""
-_INVITATIONS = (
-    "SELECT org_id, role, invited_by, created_at FROM invitations WHERE email = lower($1)"
-)
+_INVITATIONS = """
+SELECT org_id, role, invited_by, created_at FROM invitations WHERE email = lower($1)
+ORDER BY created_at, org_id"""
 _ACCEPTED = "DELETE FROM invitations WHERE email = lower($1) AND org_id = $2"
 
 
@@ -40,6 +42,15 @@ class User:
     password_hash: str | None
     name: str | None
     is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Who has registered, and the first org that had invited them; `repeated`: by the same call."""
+
+    user: User
+    org_id: str | None
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +79,27 @@ class Users:
         is_admin: bool = False,
     ) -> User:
         """Add a user. Raises Problem `email_taken`."""
-        user_id = user_id or str(uuid4())
-        added = await self._pool.fetchval(_INSERT, user_id, email, password_hash, name, is_admin)
-        if added is None:
-            raise Problem("email_taken", "This e-mail address is registered already.")
-        return User(user_id, email, password_hash, name, is_admin)
+        user = User(user_id or str(uuid4()), email, password_hash, name, is_admin)
+        return (await self.register(user, None)).user
+
+    async def register(self, user: User, call: once.Call | None) -> Registered:
+        """Add a user, once for their call. Raises Problem `email_taken`, and Rejected."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            before = await once.answered(connection, call)
+            if before is not None:
+                return await _registered(connection, before)
+            values = (user.user_id, user.email, user.password_hash, user.name, user.is_admin)
+            if await connection.fetchval(_INSERT, *values) is None:
+                raise Problem("email_taken", "This e-mail address is registered already.")
+            invited = await connection.fetchrow(_INVITATIONS, user.email)
+            org_id = invited["org_id"] if invited else None
+            await once.remember(connection, call, {"user": user.user_id, "org": org_id})
+            return Registered(user, org_id)
+
+    async def registered(self, call: once.Call | None) -> Registered | None:
+        """Find who was registered by a call. Raises Rejected: it said something else."""
+        before = await once.found(self._pool, call)
+        return None if before is None else await _registered(self._pool, before)
 
     async def by_email(self, email: str) -> User | None:
         """Find who has an address."""
@@ -82,9 +109,20 @@ class Users:
         """Find a user by id."""
         return _user(await self._pool.fetchrow(_BY_ID, user_id))
 
-    async def invite(self, org_id: str, email: str, role: str, invited_by: str) -> None:
-        """Keep an invitation for who is not known yet; the newest role counts."""
-        await self._pool.execute(_INVITE, org_id, email, role, invited_by)
+    async def invite(
+        self, org_id: str, email: str, role: str, invited_by: str, call: once.Call | None = None
+    ) -> once.Answer:
+        """Keep an invitation for who is not known yet; the newest role counts.
+
+        Gives the answer to its call: what it was the first time.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            if before := await once.answered(connection, call):
+                return before
+            await connection.execute(_INVITE, org_id, email, role, invited_by)
+            answer = {"status": "invited", "user": None}
+            await once.remember(connection, call, answer)
+            return answer
 
     async def invitations(self, email: str) -> list[Invitation]:
         """List the orgs that wait for an address."""
@@ -94,6 +132,15 @@ class Users:
     async def accepted(self, email: str, org_id: str) -> None:
         """Forget an invitation that has become a membership."""
         await self._pool.execute(_ACCEPTED, email, org_id)
+
+
+async def _registered(
+    connection: asyncpg.Connection | asyncpg.Pool, answer: once.Answer
+) -> Registered:
+    user = _user(await connection.fetchrow(_BY_ID, answer["user"]))
+    if user is None:
+        raise Rejected("idempotency_conflict", "who was registered by this call is not here now")
+    return Registered(user, answer["org"], repeated=True)
 
 
 def _user(row: asyncpg.Record | None) -> User | None:

@@ -121,7 +121,10 @@ async def complete(
         Header(max_length=50, description="Go out with your own key of this provider: 0 credits."),
     ] = None,
 ) -> Response:
-    """Ask a model. The estimate is held, what the upstream reports is charged."""
+    """Ask a model. The estimate is held, what the upstream reports is charged.
+
+    Answers are not kept: a repeated Idempotency-Key is a 409, and nothing is charged for it.
+    """
     gateway = gateway_of(request)
     asked = read(
         body,

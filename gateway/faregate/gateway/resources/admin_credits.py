@@ -267,7 +267,7 @@ async def set_policy(
             f"org:{org_id}",
             body.policy,
             actor=caller.user_id,
-            key=f"{key.of(caller.user_id)} {org_id}",
+            key=key.of(caller.user_id),
             via=VIA,
         )
     )

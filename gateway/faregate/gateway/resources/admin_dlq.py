@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import asyncpg
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 
@@ -11,9 +12,10 @@ from faregate.gateway.callers import Admin, GuardedRoute
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.dead_letters import DeadLetters, LetterNotFound, QueueUnavailable
 from faregate.gateway.fields import Answer, Id
+from faregate.gateway.idempotency import Key
 from faregate.gateway.paging import Limit
 from faregate.gateway.problems import Problem, invalid, responses
-from faregate.ledger import audit
+from faregate.ledger import audit, once
 from faregate.ledger.queries import SQL
 
 router = APIRouter(route_class=GuardedRoute, tags=["Admin"])
@@ -104,12 +106,29 @@ async def show(request: Request, caller: Admin, letter_id: LetterId) -> WholeLet
     return WholeLetter(**await _found(gateway_of(request), letter_id))
 
 
-@router.post("/v1/admin/dlq/{letter_id}/replay", responses=responses(400, 401, 403, 404, 503))
-async def replay(request: Request, caller: Admin, letter_id: LetterId) -> Replayed:
+@router.post("/v1/admin/dlq/{letter_id}/replay", responses=responses(400, 401, 403, 404, 409, 503))
+async def replay(request: Request, caller: Admin, key: Key, letter_id: LetterId) -> Replayed:
     """Publish a dead letter again to the topic it came from; again is harmless."""
     gateway = gateway_of(request)
-    await _found(gateway, letter_id)
-    await _log(gateway, caller.user_id, letter_id)
+    pool, keys, content = gateway.store.pool, gateway.store.keys, {"letter": letter_id}
+    call = key.call(keys, caller.user_id, content)
+    logged = key.call(keys, caller.user_id, content, step=" logged")
+    if call is None:
+        await _found(gateway, letter_id)
+        async with pool.acquire() as connection:
+            await _log(gateway, connection, caller.user_id, letter_id, logged)
+        return await _published(gateway, letter_id)
+    async with once.alone(pool, call) as connection:
+        if before := await once.found(connection, call):
+            return Replayed(replayed=1, records=[Record(**before)])
+        await _found(gateway, letter_id)
+        await _log(gateway, connection, caller.user_id, letter_id, logged)
+        done = await _published(gateway, letter_id)
+        await once.remember(connection, call, done.records[0].model_dump())
+        return done
+
+
+async def _published(gateway: Gateway, letter_id: str) -> Replayed:
     try:
         record = await _queues(gateway).replay(letter_id)
     except LetterNotFound as error:
@@ -128,13 +147,20 @@ async def _found(gateway: Gateway, letter_id: str) -> dict[str, Any]:
         raise _unavailable() from away
 
 
-async def _log(gateway: Gateway, actor: str, letter_id: str) -> None:
-    """Log the act before it is done: there is no replay without a trace."""
-    store = gateway.store
+async def _log(
+    gateway: Gateway,
+    connection: asyncpg.Connection,
+    actor: str,
+    letter_id: str,
+    logged: once.Call | None,
+) -> None:
+    """Log the act before it is done, once for its key: there is no replay without a trace."""
     act = audit.Act(actor, "dlq_replay", "requested", metadata={"letter": letter_id})
-    async with store.pool.acquire() as connection, connection.transaction():
-        now = await connection.fetchval(SQL["now"])
-        await audit.append(connection, store.keys, now, [act])
+    async with connection.transaction():
+        if await once.answered(connection, logged) is None:
+            now = await connection.fetchval(SQL["now"])
+            await audit.append(connection, gateway.store.keys, now, [act])
+            await once.remember(connection, logged, {})
 
 
 def _queues(gateway: Gateway) -> DeadLetters:

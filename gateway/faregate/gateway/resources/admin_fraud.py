@@ -12,8 +12,9 @@ from faregate.gateway.answers import rejection
 from faregate.gateway.callers import Admin, GuardedRoute
 from faregate.gateway.context import gateway_of
 from faregate.gateway.fields import Answer, Body, Id
+from faregate.gateway.idempotency import Key
 from faregate.gateway.problems import Problem, responses
-from faregate.ledger import fraud_reviews
+from faregate.ledger import fraud_reviews, once
 from faregate.ledger.core import Rejected
 
 router = APIRouter(route_class=GuardedRoute, tags=["Admin"])
@@ -71,22 +72,28 @@ async def fraud(request: Request, caller: Admin) -> FraudCases:  # noqa: ARG001 
     "/v1/admin/fraud/{case_id}", responses=responses(400, 401, 403, 404, 409, 413, 415, 503)
 )
 async def review_fraud(
-    request: Request, caller: Admin, case_id: str, body: NewReview
+    request: Request, caller: Admin, key: Key, case_id: str, body: NewReview
 ) -> FraudReview:
     """Decide about a case. It goes into the audit log; credits and users stay as they are."""
+    store = gateway_of(request).store
+    content = {"case_id": case_id, "verdict": body.verdict, "reason": body.reason}
+    call = key.call(store.keys, caller.user_id, content)
+    if before := await once.found(store.pool, call):
+        return _said(fraud_reviews.reviewed(before))
     if case_id not in await _cases(request):
         raise Problem("not_found", "There is no such case.")
     try:
         done = await fraud_reviews.review(
-            gateway_of(request).store,
+            store,
             case_id,
             body.verdict,
             actor=caller.user_id,
             reason=body.reason,
+            call=call,
         )
     except Rejected as error:
         raise rejection(error) from None
-    return FraudReview(verdict=done.verdict, by=done.actor, reason=done.reason, at=done.at)
+    return _said(done)
 
 
 async def _cases(request: Request) -> dict[str, dict[str, Any]]:
@@ -103,6 +110,8 @@ def _fields(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(review: fraud_reviews.Review | None) -> FraudReview | None:
-    if review is None:
-        return None
+    return None if review is None else _said(review)
+
+
+def _said(review: fraud_reviews.Review) -> FraudReview:
     return FraudReview(verdict=review.verdict, by=review.actor, reason=review.reason, at=review.at)

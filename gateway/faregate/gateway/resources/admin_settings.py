@@ -13,6 +13,7 @@ from faregate.gateway.answers import rejection
 from faregate.gateway.callers import Admin, GuardedRoute
 from faregate.gateway.context import gateway_of
 from faregate.gateway.fields import Answer, Body, Id, Number, Timestamp
+from faregate.gateway.idempotency import Key
 from faregate.gateway.paging import Cursor, Limit
 from faregate.gateway.problems import Problem, invalid, responses
 from faregate.ledger import pricing, reading, reading_audit
@@ -104,12 +105,12 @@ async def increment(request: Request, caller: Admin) -> Increment:  # noqa: ARG0
 @router.put(
     "/admin/settings/credit-increment", responses=responses(400, 401, 403, 409, 413, 415, 503)
 )
-async def set_increment(request: Request, caller: Admin, body: NewIncrement) -> Increment:
+async def set_increment(request: Request, caller: Admin, key: Key, body: NewIncrement) -> Increment:
     """Round vendor prices up to another increment from now on, in every process at once."""
+    store = gateway_of(request).store
+    call = key.call(store.keys, caller.user_id, {"increment": _plain(body.increment)})
     try:
-        done = await pricing.set_increment(
-            gateway_of(request).store, body.increment, actor=caller.user_id
-        )
+        done = await pricing.set_increment(store, body.increment, actor=caller.user_id, call=call)
     except InvalidBook as error:
         errors = [{"field": "increment", "message": str(error)}]
         raise Problem(
@@ -145,15 +146,18 @@ async def prices(
 @router.post(
     "/v1/admin/prices", status_code=201, responses=responses(400, 401, 403, 409, 413, 415, 503)
 )
-async def apply_prices(request: Request, caller: Admin, body: NewPrices) -> AppliedPrices:
+async def apply_prices(request: Request, caller: Admin, key: Key, body: NewPrices) -> AppliedPrices:
     """Add a whole price book as a new version."""
+    store, book, start = gateway_of(request).store, _plain(body.book), body.effective_from
+    content = {"book": book, "from": start and start.isoformat(), "backdate": body.backdate}
     try:
         done = await pricing.apply_prices(
-            gateway_of(request).store,
-            _plain(body.book),
-            body.effective_from,
+            store,
+            book,
+            start,
             by=caller.user_id,
             backdate=body.backdate,
+            call=key.call(store.keys, caller.user_id, content),
         )
     except InvalidBook as error:
         raise invalid("book", str(error)) from None

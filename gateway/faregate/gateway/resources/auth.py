@@ -15,13 +15,17 @@ from faregate.events.amounts import to_credits
 from faregate.gateway.callers import Caller, GuardedRoute, Public
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Answer, Body, Email, Id, Number, Text
+from faregate.gateway.idempotency import Key
+from faregate.gateway.identity import users
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.passwords import MAX_CHARS, MIN_CHARS
+from faregate.gateway.identity.users import User
 from faregate.gateway.invitations import accept_invitations
 from faregate.gateway.organizations import create_org
 from faregate.gateway.problems import Problem, responses
 from faregate.gateway.registering import register_account
 from faregate.gateway.settings import USER_SCOPES
+from faregate.ledger import once
 
 log = structlog.get_logger("faregate.gateway")
 Value = TypeVar("Value")
@@ -81,32 +85,40 @@ class Token(Answer):
 @router.post(
     "/auth/register", status_code=201, responses=responses(400, 404, 409, 413, 415, 429, 503)
 )
-async def register(request: Request, body: Registration) -> Registered:
-    """Register a user, an organization if asked, and the credit account."""
-    gateway = gateway_of(request)
-    user, token = await _embedded(gateway).register(
-        body.email, body.password.get_secret_value(), body.name, _address(request)
+async def register(request: Request, key: Key, body: Registration) -> Registered:
+    """Register a user, an organization if asked, and the credit account.
+
+    A repeat with the same Idempotency-Key and password does what could not be done before, and is
+    answered with the same ids, a new token and the credits as they are now.
+    """
+    gateway, user_id = gateway_of(request), str(uuid4())
+    embedded = _embedded(gateway)
+    content = body.model_dump(exclude={"password"})
+    scope = f"address {body.email.lower()}"  # nobody knows yet who calls
+    done = await embedded.register(
+        User(user_id, body.email, None, body.name, is_admin=False),
+        body.password.get_secret_value(),
+        _address(request),
+        key.call(gateway.store.keys, user_id, content, scope=scope),
     )
-    caller = Caller(user.user_id, USER_SCOPES)
-    credits_ = await _if_possible(
-        "provisioning", _provisioned(gateway, user.user_id, body.referral)
-    )
-    org_id = await _if_possible(
-        "invitations", accept_invitations(gateway, user.user_id, body.email)
-    )
+    user_id, token = done.user.user_id, await embedded.token(done.user)
+    credits_ = await _if_possible("provisioning", _provisioned(gateway, user_id, body.referral))
+    org_id = await _if_possible("invitations", _joined(gateway, done, body.email))
     if body.organization is not None:
-        made = create_org(gateway, caller, body.organization, str(uuid4()))
+        caller = Caller(user_id, USER_SCOPES)
+        named = gateway.store.keys.internal("organization on registering", user_id).hex()
+        made = create_org(gateway, caller, body.organization, named)
         org_id = await _if_possible("organization", made)
     made_org = org_id if body.organization is not None else None
-    await _if_possible("lago", _customers(gateway, user.user_id, made_org))
+    await _if_possible("lago", _customers(gateway, user_id, made_org))
     return Registered(
-        user_id=user.user_id, org_id=org_id, access_token=token, credits_remaining=credits_
+        user_id=user_id, org_id=org_id, access_token=token, credits_remaining=credits_
     )
 
 
-@router.post("/api/auth/login", responses=responses(400, 401, 404, 413, 415, 429, 503))
-async def login(request: Request, body: Login) -> Token:
-    """Give a token for an e-mail address and its password."""
+@router.post("/api/auth/login", responses=responses(400, 401, 404, 409, 413, 415, 429, 503))
+async def login(request: Request, key: Key, body: Login) -> Token:
+    """Give a token for an e-mail address and its password; each time a new one."""
     gateway = gateway_of(request)
     embedded = _embedded(gateway)
     email = body.email or body.username
@@ -118,6 +130,7 @@ async def login(request: Request, body: Login) -> Token:
         )
     password = body.password.get_secret_value()
     user, token = await embedded.login(email, password, _address(request))
+    await _once(gateway, key, user, body)
     await _if_possible("invitations", accept_invitations(gateway, user.user_id, email))
     return Token(access_token=token, token_type="bearer", expires_in=embedded.token_ttl_s)  # noqa: S106
 
@@ -144,6 +157,26 @@ async def _if_possible(step: str, work: Coroutine[Any, Any, Value]) -> Value | N
     except Exception as error:
         log.warning("registered_without", step=step, error=type(error).__name__, exc_info=True)
         return None
+
+
+async def _once(gateway: Gateway, key: Key, user: User, body: Login) -> None:
+    """Refuse a key that another sign-in of this user had: other fields, or a password since changed.
+
+    The hash of the password is salted and slow; what is kept is a keyed hash of it.
+    """
+    content = {"username": body.username, "email": body.email, "hash": user.password_hash}
+    call = key.call(gateway.store.keys, user.user_id, content)
+    if call is None:
+        return
+    async with gateway.store.pool.acquire() as connection, connection.transaction():
+        if await once.answered(connection, call) is None:
+            await once.remember(connection, call, {})
+
+
+async def _joined(gateway: Gateway, done: users.Registered, email: str) -> str | None:
+    """Make them a member of who has invited them; give the first, also when that is done already."""
+    await accept_invitations(gateway, done.user.user_id, email)
+    return done.org_id
 
 
 async def _customers(gateway: Gateway, user_id: str, org_id: str | None) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request
 
 from faregate.gateway.answers import rejection
-from faregate.gateway.callers import GuardedRoute, Manager, Reader, require_role
-from faregate.gateway.context import VIA, gateway_of
+from faregate.gateway.callers import Caller, GuardedRoute, Manager, Reader, require_role
+from faregate.gateway.context import VIA, Gateway, gateway_of
 from faregate.gateway.fields import Answer, Body, Email, Id, Text
 from faregate.gateway.idempotency import Key
 from faregate.gateway.organizations import create_org, name_of
 from faregate.gateway.problems import Problem, responses
-from faregate.ledger import acts, reading_orgs
+from faregate.ledger import acts, once, reading_orgs
 from faregate.ledger.core import Rejected
 
 router = APIRouter(route_class=GuardedRoute, tags=["Organizations"])
@@ -106,26 +106,59 @@ async def invite(
     """Invite somebody by e-mail address: a known user is a member at once."""
     gateway = gateway_of(request)
     await require_role(gateway, caller, org_id, admin=True)
+    content = {"org_id": org_id, "email": body.email, "role": body.role}
+    call = key.call(gateway.store.keys, caller.user_id, content)
+    answer = await once.found(gateway.store.pool, call)
+    if answer is None:
+        answer = await _invited(gateway, caller, org_id, body, call)
+    user = await _member(gateway, answer["user"])
+    if user is not None:
+        try:
+            await acts.set_member(
+                gateway.store,
+                f"org:{org_id}",
+                user,
+                body.role,
+                actor=caller.user_id,
+                key=f"{key.of(caller.user_id)} {org_id}",
+                via=VIA,
+            )
+        except Rejected as error:
+            raise rejection(error) from None
+    return Invited(
+        org_id=org_id,
+        email=body.email,
+        role=body.role,
+        status=answer["status"],
+        user_id=user and user.removeprefix("user:"),
+    )
+
+
+async def _invited(
+    gateway: Gateway, caller: Caller, org_id: str, body: Invite, call: once.Call | None
+) -> once.Answer:
+    """Invite whoever is not known; of who is, only keep what is to be done: an act does it.
+
+    `user` is the number of their account, so a repeat means the same person whatever happened to
+    addresses since.
+    """
     user = await gateway.users.by_email(body.email)
     if user is None:
-        await gateway.users.invite(org_id, body.email, body.role, caller.user_id)
-        return Invited(
-            org_id=org_id, email=body.email, role=body.role, status="invited", user_id=None
-        )
+        return await gateway.users.invite(org_id, body.email, body.role, caller.user_id, call)
     if user.user_id == caller.user_id and body.role != "admin":
         raise Problem("conflict", "Somebody else must change your own role.")
-    try:
-        await acts.set_member(
-            gateway.store,
-            f"org:{org_id}",
-            f"user:{user.user_id}",
-            body.role,
-            actor=caller.user_id,
-            key=f"{key.of(caller.user_id)} {org_id}",
-            via=VIA,
-        )
-    except Rejected as error:
-        raise rejection(error) from None
-    return Invited(
-        org_id=org_id, email=body.email, role=body.role, status="member", user_id=user.user_id
-    )
+    (number,) = (await gateway.store.names.ids([f"user:{user.user_id}"])).values()
+    async with gateway.store.pool.acquire() as connection, connection.transaction():
+        before = await once.answered(connection, call)
+        answer = before or {"status": "member", "user": number}
+        if before is None:
+            await once.remember(connection, call, answer)
+        return answer
+
+
+async def _member(gateway: Gateway, number: int | None) -> str | None:
+    """Give the user of an account; None where there is none, and for one that was erased."""
+    if number is None:
+        return None
+    subject = (await gateway.store.names.subjects([number]))[number]
+    return subject if subject.startswith("user:") else None
