@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from starlette.types import Message
 
-from faregate.gateway.callers import GuardedRoute, Payer, Reader, SpendingPayer
+from faregate.gateway.callers import GuardedRoute, Payer, Reader, SpendingPayer, StrictRequest
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Answer
 from faregate.gateway.idempotency import Key
@@ -22,7 +20,6 @@ from faregate.gateway.problems import Problem, responses
 from faregate.ledger.core.prices_models import unique_names
 from faregate.ledger.database import TRANSIENT
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _AGAIN = frozenset({500, 502, 503, 504})
 _DESCRIBED = {
     "description": "A completion, as the upstream answered it; with `stream` its chunks as events.",
@@ -49,41 +46,25 @@ _DESCRIBED = {
 class OpenAIRoute(GuardedRoute):
     """A route whose problems have the member `error` as well, where OpenAI's clients look."""
 
-    def get_route_handler(self) -> Handler:
-        """Wrap the handler."""
-        handler = super().get_route_handler()
+    async def arrived(self, request: StrictRequest) -> None:
+        """Wait for the body within the time of any other call: answers take longer than that."""
+        limit = gateway_of(request).settings.timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                await request.body()
+        except TimeoutError:
+            raise late_body(limit) from None
 
-        async def explaining(request: Request) -> Response:
-            try:
-                return await handler(await _arrived(request))
-            except Problem as problem:
-                problem.more["error"] = {
-                    "message": f"{problem.detail} {problem.help}",
-                    "type": problem.reason,
-                    "param": None,
-                    "code": problem.reason,
-                }
-                if problem.status not in _AGAIN and problem.reason != "rate_limited":
-                    problem.headers["X-Should-Retry"] = "false"  # the same call fails again
-                raise
-
-        return explaining
-
-
-async def _arrived(request: Request) -> Request:
-    """Wait for the body, within the time of any other call: answers here take longer than that."""
-    limit = gateway_of(request).settings.timeout_s
-    try:
-        async with asyncio.timeout(limit):
-            body = await request.body()
-    except TimeoutError:
-        raise late_body(limit) from None
-    parts = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        return parts.pop() if parts else await request.receive()
-
-    return Request(request.scope, receive)
+    def explain(self, problem: Problem) -> None:
+        """Say it in the member `error`, and whether the same call may succeed later."""
+        problem.more["error"] = {
+            "message": f"{problem.detail} {problem.help}",
+            "type": problem.reason,
+            "param": None,
+            "code": problem.reason,
+        }
+        if problem.status not in _AGAIN and problem.reason != "rate_limited":
+            problem.headers["X-Should-Retry"] = "false"  # the same call fails again
 
 
 router = APIRouter(route_class=OpenAIRoute, tags=["LLM"])
