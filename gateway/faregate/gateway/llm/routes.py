@@ -13,8 +13,8 @@ from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Answer
 from faregate.gateway.idempotency import Key
 from faregate.gateway.llm.asked import ChatRequest, read
-from faregate.gateway.llm.money import reserve
-from faregate.gateway.llm.rate_headers import rate_headers
+from faregate.gateway.llm.money import Fare, reserve
+from faregate.gateway.llm.rate_headers import of_call, rate_headers
 from faregate.gateway.middleware import late_body
 from faregate.gateway.problems import Problem, responses
 from faregate.ledger.core.prices_models import unique_names
@@ -112,11 +112,10 @@ async def complete(
     )
     if x_byok_provider is None:
         target, version = gateway.llm.platform(), 0
-        await _require_price(gateway, asked.model)
     else:
         target, opened = await gateway.llm.own(payer.user, x_byok_provider.strip().lower())
         version = opened.version
-    rates: asyncio.Task[dict[str, str]] | None = None
+    fare: Fare | None = None
     try:
         fare = await reserve(
             gateway,
@@ -126,14 +125,13 @@ async def complete(
             provider=target.provider,
             ttl_s=gateway.llm.ttl_s,
         )
-        rates = gateway.llm.spawn(_rates(gateway, payer))  # while the upstream is at work
         answer = await gateway.llm.call(target, fare)
     except Problem as problem:
         if problem.reason == "byok_key_invalid":
             await gateway.llm.vault.mark(payer.user, str(target.provider), version, "refused")
-        problem.headers |= await (rates or _rates(gateway, payer))
+        problem.headers |= of_call(fare.quota) if fare else await _rates(gateway, payer)
         raise
-    answer.headers.update(await rates)
+    answer.headers.update(of_call(fare.quota))
     return answer
 
 
@@ -143,14 +141,6 @@ async def _rates(gateway: Gateway, payer: Payer) -> dict[str, str]:
         return await rate_headers(gateway.store, payer.user)
     except TRANSIENT:
         return {}
-
-
-async def _require_price(gateway: Gateway, model: str) -> None:
-    """Raise Problem `unknown_price` for a model that has no price in force, or is inactive."""
-    books, now = await gateway.store.books()
-    book = books.in_force(now)
-    if book is None or not book.is_active(None, model):
-        raise Problem("unknown_price", f"No price is in force for the model {model!r}.")
 
 
 @router.get("/v1/models", responses=responses(401, 403, 503))
