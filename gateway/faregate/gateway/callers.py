@@ -168,12 +168,23 @@ class GuardedRoute(APIRoute):
         async def strict(request: Request) -> Response:
             has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
             read = StrictRequest(request.scope, request.receive)
-            if has_body and self.body_field is not None:
-                require_json(request)
-                await read.parse()
-            return await handler(read)
+            try:
+                await self.arrived(read)
+                if has_body and self.body_field is not None:
+                    require_json(request)
+                    await read.parse()
+                return await handler(read)
+            except Problem as problem:
+                self.explain(problem)
+                raise
 
         return strict
+
+    async def arrived(self, request: StrictRequest) -> None:
+        """Wait for what a call needs of its request; most wait where they read it."""
+
+    def explain(self, problem: Problem) -> None:
+        """Add what the callers of this route look for in a problem."""
 
 
 def require_json(request: Request) -> None:

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faregate.gateway.callers import GuardedRoute, StrictRequest
+from faregate.gateway.problems import Problem
 
 Handler = Callable[[Request, Any], Awaitable[Response]]
 _JSON = b"application/json"
@@ -148,7 +149,7 @@ def _valid(field: Any, said: Any) -> Any:
 class Ready:
     """A route that is answered here."""
 
-    route: APIRoute
+    route: GuardedRoute
     plan: _Plan
     body: str | None
     """The parameter that takes the body."""
@@ -161,6 +162,14 @@ class Ready:
 
     async def call(self, request: StrictRequest, params: Mapping[str, str]) -> Any:
         """Call the route's function. Raises _Odd before it is called, and what it raises."""
+        try:
+            await self.route.arrived(request)
+            return await self._called(request, params)
+        except Problem as problem:
+            self.route.explain(problem)
+            raise
+
+    async def _called(self, request: StrictRequest, params: Mapping[str, str]) -> Any:
         said: Any = None
         if self.body is not None:
             if request.headers.get("content-type") not in _PLAIN or not await request.body():
@@ -181,7 +190,7 @@ class Ready:
 
 def prepared(route: BaseRoute) -> Ready | None:
     """Prepare a route; None for one that takes or gives something else than most do."""
-    if type(route) is not GuardedRoute or not _answers_plainly(route):
+    if not isinstance(route, GuardedRoute) or not _answers_plainly(route):
         return None
     plan, bodies = _plan(route.dependant), route.dependant.body_params
     if plan is None or len(bodies) > 1 or (route.body_field is None) != (not bodies):
@@ -203,8 +212,10 @@ def _answers_plainly(route: APIRoute) -> bool:
         not route.response_model_by_alias,
         route.status_code in _BODILESS,
     )
-    is_json = isinstance(route.response_class, DefaultPlaceholder)
-    return is_json and route.response_field is not None and not any(leaves_out)
+    has_field = route.response_field is not None
+    is_json = isinstance(route.response_class, DefaultPlaceholder) and has_field
+    is_made = route.response_class is Response and not has_field  # by the function itself
+    return (is_json or is_made) and not any(leaves_out)
 
 
 def _plan(dependant: Dependant) -> _Plan | None:

@@ -1,9 +1,9 @@
 """Group commit: calls that arrive together are decided in one transaction.
 
-One queue per process stands in front of the store. The first call of a batch lingers for about two
-milliseconds; whatever arrives meanwhile shares its transaction. A few transactions run side by
-side, so that one that waits for an account holds up nobody else; when all of them are busy, calls
-wait for the next one that ends. Order is kept, each caller gets their own result, and a command
+One queue per process stands in front of the store. Where nothing is under way a call goes at once;
+else the first of a batch lingers for about two milliseconds, and whatever arrives meanwhile shares
+its transaction. A few transactions run side by side, so that one that waits for an account holds up
+nobody else; when all of them are busy, calls wait for the next one that ends. Order is kept, each caller gets their own result, and a command
 that can never be written costs only itself.
 """
 
@@ -103,7 +103,8 @@ class GroupedStore(Store):
         tracing.leave()  # the queue works for many callers
         try:
             try:
-                await asyncio.sleep(self._settings.linger_s)
+                is_quiet = len(self._lanes) == 1  # this one: nothing says that others are coming
+                await asyncio.sleep(0 if is_quiet else self._settings.linger_s)
             finally:
                 self._gathering = False
             while self._waiting:

@@ -112,6 +112,7 @@ class GatewayProcess:
 
     async def run(self) -> None:
         """Serve until `stop`."""
+        self._gateway.llm.wake()
         log.info("gateway_started", host=self._gateway.settings.host, port=self.port)
         self._gateway.lago.customers.wake()
         await self._server._serve([self._socket])  # noqa: SLF001 - without its signal handlers

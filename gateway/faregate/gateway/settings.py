@@ -55,7 +55,8 @@ class GatewaySettings:
     max_connections: int = 2_000
     """So many may be open at once; more are answered 503."""
     linger_s: float = 0.002
-    """How long the first call of a batch waits for others to share its transaction."""
+    """How long the first call of a batch waits for others to share its transaction, while another
+    transaction is under way."""
     lanes: int = 2
     """How many transactions of the queue may be under way at the same time."""
     max_batch: int = 250

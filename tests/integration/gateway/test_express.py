@@ -19,6 +19,8 @@ pytestmark = pytest.mark.stack
 
 CHECK, DEDUCT, HOLDS = "/api/credits/check", "/api/v1/credits/deduct", "/api/v1/holds"
 CALCULATE, BALANCE = "/api/v1/credits/calculate", "/api/v1/credits/balance"
+CHAT = "/v1/chat/completions"
+ASKED = {"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "Hi."}]}
 CALLS: list[dict[str, Any]] = [
     {"path": CHECK, "body": {"credits": 5}},
     {"path": CHECK, "body": {"credits": 5_000}},
@@ -48,6 +50,15 @@ CALLS: list[dict[str, Any]] = [
     {"path": f"{HOLDS}/{uuid4()}/settle", "body": {"credits": 1}},
     {"path": f"{HOLDS}/{{hold_id}}/settle", "body": {"credits": 1}},
     {"path": f"{HOLDS}/{uuid4()}/release"},
+    {"path": CHAT, "body": ASKED},
+    {"path": CHAT, "body": {**ASKED, "n": 0}},
+    {"path": CHAT, "body": {**ASKED, "fallbacks": ["another"]}},
+    {"path": CHAT, "body": ASKED, "headers": {"X-BYOK-Provider": "nobodys"}},
+    {"path": CHAT, "body": ASKED, "headers": {"X-BYOK-Provider": "x" * 51}},
+    {"path": CHAT, "body": ASKED, "headers": {"Authorization": "Bearer x.y.z"}},
+    {"path": CHAT, "raw": b"{"},
+    {"path": CHAT, "raw": b""},
+    {"path": CHAT, "raw": b"{}", "headers": {"Content-Type": "text/plain"}},
     {"method": "GET", "path": BALANCE},
     {"method": "GET", "path": f"{BALANCE}/"},
     {"method": "DELETE", "path": CHECK},

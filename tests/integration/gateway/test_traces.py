@@ -216,21 +216,30 @@ async def test_calls_that_share_a_transaction_keep_their_traces(
     store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with town(store, linger_s=0.3) as here:
-        people = [await here.rich(5), await here.rich(5)]
+        people, slow = [await here.rich(5), await here.rich(5)], await here.rich(5)
         contexts = [new_context("a=1"), new_context()]
 
         async def paid_together() -> list[asyncpg.Record]:
-            answers = await asyncio.gather(
-                *(
-                    person.post(DEDUCT, {"credits": 1}, headers=context.headers())
-                    for person, context in zip(people, contexts, strict=True)
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    "SELECT 1 FROM accounts WHERE id ="
+                    " (SELECT account_id FROM subjects WHERE subject = $1) FOR UPDATE",
+                    f"user:{slow.user_id}",
                 )
-            )
-            assert [a.status for a in answers] == [200, 200]
-            refs: list[asyncpg.Record] = await pool.fetch(
-                "SELECT traceparent, tracestate FROM refs"
-                " WHERE outcome_id >> 14 = (SELECT max(outcome_id >> 14) FROM refs)"
-            )
+                under_way = asyncio.create_task(slow.post(DEDUCT, {"credits": 1}))
+                await asyncio.sleep(0.1)
+                answers = await asyncio.gather(
+                    *(
+                        person.post(DEDUCT, {"credits": 1}, headers=context.headers())
+                        for person, context in zip(people, contexts, strict=True)
+                    )
+                )
+                assert [a.status for a in answers] == [200, 200]
+                refs: list[asyncpg.Record] = await pool.fetch(
+                    "SELECT traceparent, tracestate FROM refs"
+                    " WHERE outcome_id >> 14 = (SELECT max(outcome_id >> 14) FROM refs)"
+                )
+            assert (await under_way).status == 200
             assert len(refs) == 2, "they were decided together"
             return refs
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import aiohttp
 import structlog
 from starlette.responses import Response
 
@@ -78,7 +78,7 @@ class Exchange:
                     completion = self._upstream.completion(self._target, self._fare.asked)
                     reply = await opened.enter_async_context(completion)
                     content = None if reply.is_stream else await reply.whole()
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 raise unreachable(error) from None
             if content is None:
                 await self._streamed(reply)

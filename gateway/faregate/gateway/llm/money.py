@@ -26,6 +26,7 @@ from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import (
     Identity,
     Outcome,
+    Quota,
     Rejected,
     Release,
     Reserve,
@@ -61,6 +62,8 @@ class Fare:
     provider: str | None
     available: int
     """What the payer had left with the hold made, in micro-credits."""
+    quota: Quota | None = None
+    """What the caller has left of their calls, this one counted."""
 
     @property
     def usage_id(self) -> str:
@@ -170,7 +173,7 @@ async def reserve(
     left = (result.body or {})["available"]
     if payer.org is not None:
         left = await _of_allocation(gateway, submission, left)
-    return Fare(gateway, payer, hold, asked, provider, left)
+    return Fare(gateway, payer, hold, asked, provider, left, result.quota)
 
 
 async def _of_allocation(gateway: Gateway, submission: Submission, left: int) -> int:

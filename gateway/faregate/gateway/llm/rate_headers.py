@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from faregate.ledger import reading
+from faregate.ledger.core import Quota
 from faregate.ledger.core.accounts import PERIOD
 from faregate.ledger.store import Store
 
@@ -22,6 +23,14 @@ async def rate_headers(store: Store, user: str) -> dict[str, str]:
     now = datetime.now(UTC)
     end = datetime.fromisoformat(quota["period_end"]) if quota["period_end"] else now + PERIOD
     return written(quota["limit"], quota["remaining"], end, now)
+
+
+def of_call(quota: Quota | None) -> dict[str, str]:
+    """Give the headers as of a call that was counted."""
+    if quota is None or quota.limit is None:
+        return {}
+    left = max(quota.limit - quota.used, 0)
+    return written(quota.limit, left, quota.resets_at, datetime.now(UTC))
 
 
 def written(limit: int, remaining: int, resets_at: datetime, now: datetime) -> dict[str, str]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from starlette.types import Message
 
-from faregate.gateway.callers import GuardedRoute, Payer, Reader, SpendingPayer
+from faregate.gateway.callers import GuardedRoute, Payer, Reader, SpendingPayer, StrictRequest
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Answer
 from faregate.gateway.idempotency import Key
 from faregate.gateway.llm.asked import ChatRequest, read
-from faregate.gateway.llm.money import reserve
-from faregate.gateway.llm.rate_headers import rate_headers
+from faregate.gateway.llm.money import Fare, reserve
+from faregate.gateway.llm.rate_headers import of_call, rate_headers
 from faregate.gateway.middleware import late_body
 from faregate.gateway.problems import Problem, responses
 from faregate.ledger.core.prices_models import unique_names
 from faregate.ledger.database import TRANSIENT
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _AGAIN = frozenset({500, 502, 503, 504})
 _DESCRIBED = {
     "description": "A completion, as the upstream answered it; with `stream` its chunks as events.",
@@ -49,41 +46,25 @@ _DESCRIBED = {
 class OpenAIRoute(GuardedRoute):
     """A route whose problems have the member `error` as well, where OpenAI's clients look."""
 
-    def get_route_handler(self) -> Handler:
-        """Wrap the handler."""
-        handler = super().get_route_handler()
+    async def arrived(self, request: StrictRequest) -> None:
+        """Wait for the body within the time of any other call: answers take longer than that."""
+        limit = gateway_of(request).settings.timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                await request.body()
+        except TimeoutError:
+            raise late_body(limit) from None
 
-        async def explaining(request: Request) -> Response:
-            try:
-                return await handler(await _arrived(request))
-            except Problem as problem:
-                problem.more["error"] = {
-                    "message": f"{problem.detail} {problem.help}",
-                    "type": problem.reason,
-                    "param": None,
-                    "code": problem.reason,
-                }
-                if problem.status not in _AGAIN and problem.reason != "rate_limited":
-                    problem.headers["X-Should-Retry"] = "false"  # the same call fails again
-                raise
-
-        return explaining
-
-
-async def _arrived(request: Request) -> Request:
-    """Wait for the body, within the time of any other call: answers here take longer than that."""
-    limit = gateway_of(request).settings.timeout_s
-    try:
-        async with asyncio.timeout(limit):
-            body = await request.body()
-    except TimeoutError:
-        raise late_body(limit) from None
-    parts = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        return parts.pop() if parts else await request.receive()
-
-    return Request(request.scope, receive)
+    def explain(self, problem: Problem) -> None:
+        """Say it in the member `error`, and whether the same call may succeed later."""
+        problem.more["error"] = {
+            "message": f"{problem.detail} {problem.help}",
+            "type": problem.reason,
+            "param": None,
+            "code": problem.reason,
+        }
+        if problem.status not in _AGAIN and problem.reason != "rate_limited":
+            problem.headers["X-Should-Retry"] = "false"  # the same call fails again
 
 
 router = APIRouter(route_class=OpenAIRoute, tags=["LLM"])
@@ -134,11 +115,10 @@ async def complete(
     )
     if x_byok_provider is None:
         target, version = gateway.llm.platform(), 0
-        await _require_price(gateway, asked.model)
     else:
         target, opened = await gateway.llm.own(payer.user, x_byok_provider.strip().lower())
         version = opened.version
-    rates: asyncio.Task[dict[str, str]] | None = None
+    fare: Fare | None = None
     try:
         fare = await reserve(
             gateway,
@@ -148,14 +128,13 @@ async def complete(
             provider=target.provider,
             ttl_s=gateway.llm.ttl_s,
         )
-        rates = gateway.llm.spawn(_rates(gateway, payer))  # while the upstream is at work
         answer = await gateway.llm.call(target, fare)
     except Problem as problem:
         if problem.reason == "byok_key_invalid":
             await gateway.llm.vault.mark(payer.user, str(target.provider), version, "refused")
-        problem.headers |= await (rates or _rates(gateway, payer))
+        problem.headers |= of_call(fare.quota) if fare else await _rates(gateway, payer)
         raise
-    answer.headers.update(await rates)
+    answer.headers.update(of_call(fare.quota))
     return answer
 
 
@@ -165,14 +144,6 @@ async def _rates(gateway: Gateway, payer: Payer) -> dict[str, str]:
         return await rate_headers(gateway.store, payer.user)
     except TRANSIENT:
         return {}
-
-
-async def _require_price(gateway: Gateway, model: str) -> None:
-    """Raise Problem `unknown_price` for a model that has no price in force, or is inactive."""
-    books, now = await gateway.store.books()
-    book = books.in_force(now)
-    if book is None or not book.is_active(None, model):
-        raise Problem("unknown_price", f"No price is in force for the model {model!r}.")
 
 
 @router.get("/v1/models", responses=responses(401, 403, 503))

@@ -46,6 +46,11 @@ class Llm:
             self._upstream = Upstream(self.settings.timeout_s)
         return self._upstream
 
+    def wake(self) -> None:
+        """Make ready to call, where anything can be called: the first caller need not wait."""
+        if self._base_url is not None or not self.vault.is_locked:
+            _ = self.upstream
+
     @property
     def ttl_s(self) -> float:
         """How long the hold of a call lives."""

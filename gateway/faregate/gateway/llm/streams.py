@@ -36,7 +36,7 @@ class Stream:
         self.gone = asyncio.Event()
 
     async def read(self, pieces: AsyncIterator[bytes]) -> None:
-        """Take in a stream to its end. Raises Problem, and httpx.HTTPError when it is cut."""
+        """Take in a stream to its end. Raises Problem, and aiohttp.ClientError when it is cut."""
         try:
             async for data in sse.events(pieces):
                 if data.strip() == sse.DONE:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 import httpx
 import structlog
 from pydantic import SecretStr
@@ -24,6 +26,10 @@ _MAX_ERROR_BYTES = 65_536
 _MAX_DETAIL = 500
 _CONNECT_S = 10.0
 _CONNECTIONS = 1_000
+_KEEP_ALIVE_S = 4.0
+"""A little less than most servers keep an idle connection: none is used while its server ends it."""
+_MAX_HEADER_BYTES = 65_536
+_SUCCESS = 2
 _REFUSED = frozenset({400, 404, 405, 409, 413, 415, 422})
 """What is wrong with the request itself: the caller can correct it."""
 _OPERATORS = frozenset({"auth_error", "no_db_connection"})
@@ -42,7 +48,7 @@ class Target:
 class Reply:
     """What the upstream answers."""
 
-    def __init__(self, answer: httpx.Response) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
 
     @property
@@ -57,7 +63,7 @@ class Reply:
 
     def pieces(self) -> AsyncIterator[bytes]:
         """Give the answer as it comes."""
-        return self._answer.aiter_bytes()
+        return self._answer.content.iter_any()
 
     async def whole(self) -> bytes:
         """Read all of it. Raises Problem `upstream_error` where it is too long."""
@@ -68,20 +74,27 @@ class Upstream:
     """Calls upstreams, over connections that are kept. Follows no redirect, uses no proxy."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=100),
-            follow_redirects=False,
-            trust_env=False,
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=_CONNECTIONS,
+                keepalive_timeout=_KEEP_ALIVE_S,
+                ssl=httpx.create_ssl_context(trust_env=False),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),  # whoever is answered, it is for them alone
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=min(_CONNECT_S, timeout_s), sock_read=timeout_s
+            ),
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
         )
 
     async def close(self) -> None:
         """Close connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     @asynccontextmanager
     async def completion(self, target: Target, asked: Asked) -> AsyncIterator[Reply]:
-        """Ask for a completion. Raises Problem when it is refused, httpx.HTTPError, TimeoutError."""
+        """Ask for a completion. Raises Problem when it is refused, aiohttp.ClientError, TimeoutError."""
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
@@ -93,12 +106,12 @@ class Upstream:
             context = tracing.current()
             if context is not None and target.provider is None:
                 headers |= context.headers()  # ours; a provider of users' own is a stranger
-            async with self._client.stream(
-                "POST", place, content=asked.content, headers=headers
+            async with self._client.post(
+                place, data=asked.content, headers=headers, allow_redirects=False
             ) as answer:
-                span.set({"http.response.status_code": answer.status_code})
-                if answer.status_code != httpx.codes.OK:
-                    span.failed(str(answer.status_code))
+                span.set({"http.response.status_code": answer.status})
+                if answer.status != HTTPStatus.OK:
+                    span.failed(str(answer.status))
                     raise refusal(target, answer, await _read(answer, _MAX_ERROR_BYTES))
                 yield Reply(answer)
 
@@ -108,17 +121,19 @@ class Upstream:
         Raises Problem `upstream_error` when the provider does not say.
         """
         headers = providers.headers(target.provider, target.key) if target.key else {}
+        place, patience = target.base_url + path, aiohttp.ClientTimeout(timeout_s)
         try:
-            answer = await self._client.get(
-                target.base_url + path, headers=headers, timeout=timeout_s
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with self._client.get(
+                place, headers=headers, allow_redirects=False, timeout=patience
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise unreachable(error) from None
-        if answer.status_code in {401, 403}:
+        if status in {401, 403}:
             return False
-        if answer.is_success:
+        if status // 100 == _SUCCESS:
             return True
-        raise Problem("upstream_error", f"The provider answered {answer.status_code}.")
+        raise Problem("upstream_error", f"The provider answered {status}.")
 
 
 def _span(target: Target, asked: Asked) -> AbstractContextManager[tracing.Span]:
@@ -134,9 +149,9 @@ def _span(target: Target, asked: Asked) -> AbstractContextManager[tracing.Span]:
     return tracing.span("chat", "client", attributes=said)
 
 
-async def _read(answer: httpx.Response, most: int) -> bytes:
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
     parts, size = [], 0
-    async for piece in answer.aiter_bytes():
+    async for piece in answer.content.iter_any():
         parts.append(piece)
         size += len(piece)
         if size > most:
@@ -144,20 +159,20 @@ async def _read(answer: httpx.Response, most: int) -> bytes:
     return b"".join(parts)
 
 
-def refusal(target: Target, answer: httpx.Response, content: bytes) -> Problem:
+def refusal(target: Target, answer: aiohttp.ClientResponse, content: bytes) -> Problem:
     """Give the problem of an answer that is an error."""
-    status, byok = answer.status_code, target.provider is not None
+    status, byok = answer.status, target.provider is not None
     log.info("llm_refused", status=status, byok=byok)
     more: dict[str, Any] = {"upstream_status": status}
     if status in {401, 403} and byok:
         return Problem("byok_key_invalid", f"{target.provider} refused the stored key.", **more)
-    if status == httpx.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = answer.headers.get("retry-after", "")
         headers = {"Retry-After": wait if wait.isdigit() else "1"}
         return Problem("rate_limited", "The upstream is busy.", headers=headers, **more)
     error = (parse(content) or {}).get("error")
     own = byok or not (isinstance(error, dict) and error.get("type") in _OPERATORS)
-    if (status in _REFUSED and own) or (byok and status == httpx.codes.PAYMENT_REQUIRED):
+    if (status in _REFUSED and own) or (byok and status == HTTPStatus.PAYMENT_REQUIRED):
         return Problem("upstream_refused", _said(target, content), **more)
     return Problem("upstream_error", f"The upstream answered {status}.", **more)
 
@@ -165,7 +180,7 @@ def refusal(target: Target, answer: httpx.Response, content: bytes) -> Problem:
 def unreachable(error: BaseException) -> Problem:
     """Give the problem of an upstream that did not answer, or not to the end."""
     log.warning("llm_upstream_away", error=type(error).__name__)
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
+    if isinstance(error, TimeoutError):
         return Problem("upstream_timeout", "The upstream did not answer in time.")
     return Problem("upstream_error", "The upstream cannot be reached, or broke off.")
 

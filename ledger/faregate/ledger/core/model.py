@@ -156,6 +156,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """The calls of a user's running period; a `limit` of None: as many as they like."""
+
+    limit: int | None
+    used: int
+    resets_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an accepted command.
 
@@ -172,6 +181,8 @@ class Outcome:
     body: dict[str, Any] | None = None
     calls: int = 0
     """How many calls it counted against the user's quota."""
+    quota: Quota | None = None
+    """What was left of that quota with them counted: for the answer, and not stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from faregate.ledger.core.accounts import PERIOD, counted
+from faregate.ledger.core.model import Quota
 from faregate.ledger.core.posting import Work
 from faregate.ledger.core.renewal import tier_of
 
@@ -28,6 +29,11 @@ def is_used_up(work: Work, user: str) -> bool:
 def resets_at(work: Work, user: str) -> datetime:
     """Give the end of the running period."""
     return (work.state.accounts[user].plan.period_start or work.now) + PERIOD
+
+
+def standing(work: Work, user: str) -> Quota:
+    """Give where a user stands."""
+    return Quota(limit(work, user), work.state.accounts[user].plan.calls, resets_at(work, user))
 
 
 def count(work: Work, user: str) -> int:

@@ -35,7 +35,7 @@ def reserve(work: Work, index: int, cmd: Reserve) -> Outcome:
         refresh(work, subject)
     book, payers = work.state.books.in_force(work.now), candidates(work, cmd.user, cmd.org)
     price = _estimate(work, cmd, book)
-    if book is None or price.cost is None:
+    if book is None or price.cost is None or not _is_offered(cmd, book):
         return _refused(work, index, cmd, "unknown_price", payers, None)
     if price.cost >= LIMIT_MICRO:
         raise Rejected("amount_out_of_range", "a hold must be below 10^9 credits")
@@ -60,6 +60,14 @@ def _estimate(work: Work, cmd: Reserve, book: Book | None) -> Price:
     if amount is not None:
         return Price(book.version if book else None, amount)
     return cost_of(work, book, cmd.usage) if cmd.usage else NO_PRICE
+
+
+def _is_offered(cmd: Reserve, book: Book) -> bool:
+    """Tell whether a call's model may be called; what is inactive still has its price."""
+    asked = cmd.usage
+    if asked is None or asked.model is None or asked.byok or not cmd.counts:
+        return True
+    return book.is_active(asked.provider, asked.model)
 
 
 def _hold(work: Work, cmd: Reserve, book: Book, payer: Payer, amount: int) -> Hold:
@@ -95,7 +103,10 @@ def _reserved(
         "hold_expires_at": rfc3339(hold.expires_at) if hold else None,
         "price_version": book.version,
     }
-    return Outcome(index, cmd.identity, "reserve", "reserved", cmd.user, cmd.org, body, calls)
+    quota = quotas.standing(work, cmd.user) if cmd.counts else None
+    return Outcome(
+        index, cmd.identity, "reserve", "reserved", cmd.user, cmd.org, body, calls, quota
+    )
 
 
 def _refused(
