@@ -3,8 +3,8 @@
 One queue per process stands in front of the store. Where nothing is under way a call goes at once;
 else the first of a batch lingers for about two milliseconds, and whatever arrives meanwhile shares
 its transaction. A few transactions run side by side, so that one that waits for an account holds up
-nobody else; when all of them are busy, calls wait for the next one that ends. Order is kept, each caller gets their own result, and a command
-that can never be written costs only itself.
+nobody else; when all of them are busy, calls wait for the next one that ends. Order is kept, each
+caller gets their own result, and a command that can never be written costs only itself.
 """
 
 from __future__ import annotations
