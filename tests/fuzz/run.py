@@ -46,7 +46,8 @@ SELDOM = 0.02
 
 def config(place: Place) -> str:
     """Write schemathesis' settings: what is generated, from which values."""
-    lines = ["[auth]", "auto-signup = false"]
+    lines = [f"hooks = {json.dumps(str(Path(__file__).with_name('hooks.py')))}"]
+    lines += ["[auth]", "auto-signup = false"]
     lines += ["[checks.negative_data_rejection]", f"expected-statuses = {json.dumps(REFUSALS)}"]
     lines += ["[generation.dictionaries]"]
     lines.append(f'string = {{ dictionary = "nasty", probability = {SELDOM} }}')
