@@ -155,6 +155,6 @@ async def _settle_in(
         "providers": ["openrouter", "openai"],
         "tiers": ["starter", "enterprise"],
         "times": ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z"],
-        "nasty": ["\x00", "a\x00b", "\u202e", " ", "%00", "'; DROP TABLE users; --", "x" * 201],
+        "nasty": ["\x00", "a\x00b", "\u202e", "\xe9", " ", "%00", "'; DROP TABLE x; --", "x" * 201],
     }
     return people, known

@@ -38,17 +38,22 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "times": ("query.from", "query.to", "body.expires_at", "body.effective_from"),
 }
 """Which values of a place are sent most of the time, and as what."""
+NASTY_HEADERS = ("X-Lago-Signature", "X-Keycloak-Signature", "idempotency-key")
+"""Other headers: an HTTP client does not send all that is nasty, and schemathesis stops there."""
 OFTEN = 0.8
 SELDOM = 0.02
 
 
 def config(place: Place) -> str:
     """Write schemathesis' settings: what is generated, from which values."""
-    lines = ["[auth]", "auto-signup = false"]
+    lines = [f"hooks = {json.dumps(str(Path(__file__).with_name('hooks.py')))}"]
+    lines += ["[auth]", "auto-signup = false"]
     lines += ["[checks.negative_data_rejection]", f"expected-statuses = {json.dumps(REFUSALS)}"]
     lines += ["[generation.dictionaries]"]
     lines.append(f'string = {{ dictionary = "nasty", probability = {SELDOM} }}')
-    for name, values in place.known.items():
+    known = dict(place.known)
+    known["nasty_headers"] = [x for x in known["nasty"] if fits_a_header(x)]
+    for name, values in known.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(values)}"]
     lines.append("[parameters]")
     bound: dict[str, str] = {}
@@ -58,7 +63,16 @@ def config(place: Place) -> str:
         f'"{where}" = {{ dictionary = "{name}", probability = {OFTEN} }}'
         for where, name in bound.items()
     ]
+    lines += [
+        f'"header.{name}" = {{ dictionary = "nasty_headers", probability = {SELDOM} }}'
+        for name in NASTY_HEADERS
+    ]
     return "\n".join(lines) + "\n"
+
+
+def fits_a_header(value: str) -> bool:
+    """Tell what HTTP can carry as a header: visible Latin-1, no space around it (RFC 9110, 5.5)."""
+    return value == value.strip() and all(c.isprintable() and c <= "\xff" for c in value)
 
 
 async def fuzz(place: Place, kind: str, *options: str) -> tuple[int, str]:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 ALIKE = ("--generation-deterministic",)
 HOW = {
     "nobody": ("--phases", "fuzzing", "--max-examples", "2"),
-    "user": ("--phases", "examples,fuzzing", "--max-examples", "8"),
+    "user": ("--phases", "examples,fuzzing", "--max-examples", "12"),
     "owner": ("--phases", "fuzzing", "--max-examples", "4"),
     "admin": ("--phases", "examples,coverage,fuzzing", "--max-examples", "3"),
 }

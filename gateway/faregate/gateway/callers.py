@@ -14,6 +14,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from faregate.gateway.context import Gateway, gateway_of
+from faregate.gateway.identity.tokens import Claims
 from faregate.gateway.invitations import accept_invitations
 from faregate.gateway.parsing import parse_json
 from faregate.gateway.problems import Problem
@@ -78,10 +79,17 @@ async def authenticate(request: Request) -> Caller:
     claims = gateway.verifier.known(token)
     if claims is None:
         claims = await gateway.verifier.verify(token)
-        if claims.email is not None:
+        if claims.email is not None and await _is_theirs(gateway, claims, claims.email):
             await accept_invitations(gateway, claims.user_id, claims.email)
         gateway.verifier.remember(token, claims)
     return Caller(claims.user_id, claims.scopes)
+
+
+async def _is_theirs(gateway: Gateway, claims: Claims, email: str) -> bool:
+    """Note a verified address that a token has shown; tell whether it is the user's still."""
+    if gateway.issuer is None:
+        return True
+    return await gateway.outside.note(claims.user_id, email, claims.issued_at)
 
 
 anyone, reading, spending, managing, administering = (

@@ -12,8 +12,6 @@ async def accept_invitations(gateway: Gateway, user_id: str, email: str) -> str 
 
     Safe to repeat: each membership is one act with a key of its own.
     """
-    if gateway.issuer is not None:
-        await gateway.outside.note(user_id, email)
     first = None
     for invitation in await gateway.users.invitations(email):
         role: Role = "admin" if invitation.role == "admin" else "member"

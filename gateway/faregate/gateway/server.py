@@ -18,7 +18,7 @@ from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.keyring import Keyring
 from faregate.gateway.identity.oidc import Issuer
 from faregate.gateway.identity.outside import OutsideUsers
-from faregate.gateway.identity.tokens import ALGORITHMS, Expected, Verifier
+from faregate.gateway.identity.tokens import ALGORITHMS, SKEW_S, Expected, Verifier
 from faregate.gateway.identity.users import Users
 from faregate.gateway.lago.service import Lago
 from faregate.gateway.llm.service import Llm
@@ -31,7 +31,6 @@ from faregate.ledger.store import Store
 
 log = structlog.get_logger("faregate.gateway")
 
-_SKEW_S = 60
 _KEEP_ALIVE_S = 30
 _DRAIN_S = 6
 """For answers under way; then streams are cut and charged, within what is left of ten seconds."""
@@ -61,7 +60,7 @@ def make_gateway(
         if not settings.oidc_audience:
             raise ValueError("with an OpenID Connect issuer an audience must be set")
         issuer = Issuer(settings.oidc_issuer)
-        expected = Expected(settings.oidc_issuer, settings.oidc_audience, ALGORITHMS, _SKEW_S)
+        expected = Expected(settings.oidc_issuer, settings.oidc_audience, ALGORITHMS, SKEW_S)
         keyring = Keyring(issuer.keys, max_age_s=settings.oidc_keys_s)
         verifier = Verifier(keyring, expected, metrics)
     return Gateway(

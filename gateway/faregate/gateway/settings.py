@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
 from faregate.gateway.lago.settings import LagoSettings
 from faregate.gateway.llm.settings import LlmSettings
 
@@ -36,7 +38,7 @@ class GatewaySettings:
     oidc_audience: str | None = None
     oidc_keys_s: float = 300.0
     """A key that the issuer has withdrawn is refused after so long at the latest."""
-    identity_webhook_secret: str | None = field(default=None, repr=False)
+    identity_webhook_secret: SecretStr | None = None
     """What the identity provider signs its events with; None: there is no webhook."""
     token_ttl_s: int = 3600
     """How long a token of the embedded identity is valid."""

@@ -52,7 +52,6 @@ class StoredEntry:
 class Stored:
     """An outcome as it is stored; accounts in `body` are subjects. Amounts are micro-credits."""
 
-    id: int
     command: str
     result: str
     user: str | None
@@ -62,20 +61,15 @@ class Stored:
     entries: list[StoredEntry] = field(default_factory=list)
 
     def entry(self, kind: str, account: str) -> StoredEntry | None:
-        """Give the (last) entry of a kind that it wrote to an account."""
-        return next(
-            (e for e in reversed(self.entries) if (e.kind, e.account) == (kind, account)), None
-        )
+        """Give the entry of a kind that it wrote to an account."""
+        return next((e for e in self.entries if (e.kind, e.account) == (kind, account)), None)
 
 
 def written(applied: Applied) -> dict[bytes, Stored]:
     """Give what a transaction has committed, by event key: the same as `read_back` gives."""
-    first, outcomes = applied.first_id, applied.outcomes
-    stored = [
-        Stored(first + n, o.name, o.result, o.user, o.org, applied.at, o.body or {})
-        for n, o in enumerate(outcomes)
-    ]
-    for n, e in enumerate(applied.entries, first):
+    outcomes = applied.outcomes
+    stored = [Stored(o.name, o.result, o.user, o.org, applied.at, o.body or {}) for o in outcomes]
+    for n, e in enumerate(applied.entries, applied.first_id):
         stored[e.outcome].entries.append(
             StoredEntry(
                 n,
@@ -126,7 +120,6 @@ def _accounts(
 
 def _stored(row: asyncpg.Record, text: Mapping[str, Any], subjects: Mapping[int, str]) -> Stored:
     return Stored(
-        row["id"],
         row["command"],
         row["result"],
         subjects.get(row["user_id"]),

@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from pydantic import SecretStr
 
 from faregate.consumers import collector
 from faregate.consumers.kafka import Cluster
@@ -75,7 +74,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         oidc_issuer=settings.oidc_issuer,
         oidc_audience=settings.oidc_audience,
         oidc_keys_s=settings.oidc_keys_s,
-        identity_webhook_secret=_shown(settings.identity_webhook_secret),
+        identity_webhook_secret=settings.identity_webhook_secret,
         token_ttl_s=settings.gateway_token_ttl_s,
         sign_ins_per_minute=settings.gateway_sign_ins_per_minute,
         trusted_proxies=settings.gateway_trusted_proxies,
@@ -85,10 +84,6 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         llm=llm_settings(settings),
         lago=lago_settings(settings),
     )
-
-
-def _shown(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 class Probe:

@@ -65,12 +65,13 @@ async def office(
     store: Store, *, identity_webhook_secret: str | None = None, **settings: Any
 ) -> AsyncIterator[Office]:
     """Run a gateway that knows Lago."""
+    secret = SecretStr(identity_webhook_secret) if identity_webhook_secret else None
     lago = LagoSettings(**{**SETTINGS, **settings})
     async with town(
         store,
         sign_ins_per_minute=1000,
         lago=lago,
-        identity_webhook_secret=identity_webhook_secret,
+        identity_webhook_secret=secret,
     ) as here:
         try:
             yield Office(here)

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from tests.integration.gateway.calling import PASSWORD, Person, Town, town
 
+from faregate.gateway.identity.keycloak import UserEvent
 from faregate.ledger.core import Rules
 from faregate.ledger.store import Store, open_store
 
@@ -234,6 +236,25 @@ async def test_an_invited_address_of_an_outside_issuer_counts_once_it_is_verifie
         assert (await Person(here.http, unverified).get(f"/api/v1/org/{org}")).status == 403
         verified = issued(url, sub="new", email="new@example.com", email_verified=True)
         assert (await Person(here.http, verified).get(f"/api/v1/org/{org}")).status == 200
+
+
+async def test_an_address_that_was_given_up_after_the_token_was_issued_lets_nobody_in(
+    pool: asyncpg.Pool,
+) -> None:
+    store = await open_store(pool, Rules(provisioning="manual"))
+    async with issuer() as (url, _), outside(store, url) as here:
+        boss = Person(here.http, issued(url, sub="boss"), "boss")
+        org = await here.org(boss)
+        await boss.post(f"/api/v1/org/{org}/invite", {"email": "new@example.com"})
+        now = datetime.now(UTC)
+        await here.gateway.outside.learn(
+            UserEvent("new", now - timedelta(seconds=9), verified=False)
+        )
+        theirs = {"sub": "new", "email": "new@example.com", "email_verified": True}
+        before = issued(url, **theirs, iat=int(now.timestamp()) - 30)
+        assert (await Person(here.http, before).get(f"/api/v1/org/{org}")).status == 403
+        since = issued(url, **theirs)
+        assert (await Person(here.http, since).get(f"/api/v1/org/{org}")).status == 200
 
 
 async def test_without_the_issuers_keys_nobody_is_let_in(store: Store) -> None:

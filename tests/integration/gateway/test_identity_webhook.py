@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from tests.integration.gateway.calling import PASSWORD, Person, Reply, Town, town
 
 from faregate.gateway.identity.keycloak import signature_of
@@ -28,7 +30,7 @@ T0 = 1_770_000_000_000
 def set_up(store: Store, **settings: Any) -> AbstractAsyncContextManager[Town]:
     issuer = "https://id.example.com/realms/main"
     named = {"oidc_issuer": issuer, "oidc_audience": "faregate", **settings}
-    return town(store, identity_webhook_secret=SECRET, **named)
+    return town(store, identity_webhook_secret=SecretStr(SECRET), **named)
 
 
 @pytest.fixture
@@ -61,6 +63,10 @@ def registered(user_id: str, at: int = T0, **more: Any) -> dict[str, Any]:
 
 def verified(user_id: str, at: int = T0 + 1, email: str = "ada@example.com") -> dict[str, Any]:
     return {"type": "VERIFY_EMAIL", "time": at, "userId": user_id, "details": {"email": email}}
+
+
+def gave_up(user_id: str, at: int | None) -> dict[str, Any]:
+    return {**verified(user_id), "type": "UPDATE_EMAIL", "time": at}
 
 
 def by_admin(operation: str, user_id: str, at: int = T0, **user: Any) -> dict[str, Any]:
@@ -210,13 +216,13 @@ async def test_who_is_deleted_keeps_their_credits_and_leaves_their_address(here:
     await told(here, registered("ada"), verified("ada"), by_admin("DELETE", "ada", T0 + 2))
     assert await known(here) == {}
     assert await entries(here, "ada") == [("purchase", 5), ("bonus", 2)]
-    await here.gateway.outside.note("ada", "ada@example.com")
+    assert not await here.gateway.outside.note("ada", "ada@example.com", time.time())
     assert await known(here) == {}, "a token that is still valid brings the address back"
 
 
 async def test_who_changes_their_address_is_not_invited_by_the_old_one(here: Town) -> None:
     await told(here, registered("ada"), verified("ada"))
-    changed = {**verified("ada", T0 + 5), "type": "UPDATE_EMAIL"}
+    changed = gave_up("ada", T0 + 5)
     await told(here, changed, verified("ada"))
     assert await known(here) == {}, "the older event came again"
     org = await org_that_invites(here)
@@ -235,10 +241,74 @@ async def test_an_address_is_one_users_until_they_have_it_no_more(here: Town) ->
     assert await entries(here, "bob") == [("purchase", 5), ("bonus", 2)]
 
 
-async def test_a_clock_that_is_ahead_does_not_outlast_what_comes_later(here: Town) -> None:
-    await told(here, verified("ada", T0 * 2))
-    await told(here, {**verified("ada"), "type": "UPDATE_EMAIL", "time": None})
+async def test_a_token_does_not_bring_back_an_address_that_was_given_up_since(here: Town) -> None:
+    note = here.gateway.outside.note
+    assert await note("ada", "ada@example.com", None), "nothing was said so far"
+    await told(here, gave_up("ada", T0 + 5_000))
+    for issued_at in (T0 / 1000, T0 / 1000 + 4.999, None):
+        assert not await note("ada", "ada@example.com", issued_at)
     assert await known(here) == {}
+    assert await note("ada", "ada@example.com", T0 / 1000 + 5)
+    await told(here, verified("ada", T0 + 9_000))
+    assert await note("ada", "Ada@example.com", T0 / 1000 + 5), "an event has said so as well"
+    assert not await note("ada", "countess@example.com", T0 / 1000 + 5)
+    assert await known(here) == {"ada": "ada@example.com"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "UPDATE users SET email = NULL; UPDATE identity_state SET at = to_timestamp(1770000005)",
+        "UPDATE identity_state SET deleted = true; DELETE FROM users",
+    ],
+    ids=["given up", "deleted"],
+)
+async def test_a_token_waits_for_an_event_that_is_under_way(
+    here: Town, database_url: str, event: str
+) -> None:
+    await told(here, verified("ada"))
+    other = await asyncpg.connect(database_url)
+    try:
+        async with other.transaction():
+            await other.execute(event)
+            note = asyncio.create_task(
+                here.gateway.outside.note("ada", "ada@example.com", T0 / 1000 + 1)
+            )
+            await asyncio.sleep(0.2)
+        assert not await note
+    finally:
+        await other.close()
+    assert await known(here) == {}
+
+
+async def test_an_older_event_that_comes_again_loses_also_when_keycloak_is_ahead(
+    here: Town,
+) -> None:
+    ahead = int(time.time() * 1000) + 5_000
+    old, new = verified("ada", ahead), gave_up("ada", ahead + 400)
+    await told(here, old, new, old)
+    assert await known(here) == {}
+    await told(here, verified("ada", ahead + 800), new)
+    assert await known(here) == {"ada": "ada@example.com"}
+
+
+async def test_a_time_that_cannot_be_does_not_outlast_what_comes_later(here: Town) -> None:
+    now = int(time.time() * 1000)
+    await told(here, verified("ada", T0 * 2), gave_up("ada", now + 1_000))
+    assert await known(here) == {}
+    await told(here, verified("ada", now + 2_000), gave_up("ada", T0 * 2))
+    assert await known(here) == {}, "it counts as it comes, not as late"
+    assert await here.gateway.outside.note("ada", "ada@example.com", now / 1000 + 3)
+
+
+async def test_events_without_a_time_count_as_they_come(here: Town) -> None:
+    untimed = {**verified("ada"), "time": None}, gave_up("ada", None)
+    await told(here, *untimed)
+    assert await known(here) == {}
+    await told(here, untimed[0], gave_up("ada", T0))
+    assert await known(here) == {"ada": "ada@example.com"}, "one with a time was older"
+    await told(here, verified("ada", int(time.time() * 1000) + 5_000), untimed[1])
+    assert await known(here) == {}, "nor is it late behind a clock that is ahead"
 
 
 async def test_users_of_another_realm_are_left_out(here: Town) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
+from pydantic import SecretStr
 from tests.helpers.keycloak import REALM, Keycloak, keycloak
 from tests.integration.gateway.calling import PASSWORD, Person, Town, all_fine
 from tests.integration.keycloak.people import (
@@ -62,7 +63,7 @@ async def here(pool: asyncpg.Pool, issuer: Keycloak) -> AsyncIterator[Town]:
         oidc_issuer=issuer.issuer,
         oidc_audience="faregate",
         oidc_keys_s=KEYS_S,
-        identity_webhook_secret=SECRET,
+        identity_webhook_secret=SecretStr(SECRET),
     )
     gateway = make_gateway(store, settings, all_fine)
     process = GatewayProcess(gateway)

@@ -201,8 +201,9 @@ async def test_a_token_with_scopes_of_ours_has_no_others() -> None:
 
 async def test_an_address_counts_only_when_it_was_verified() -> None:
     assert (await verifier().verify(token(email="a@b.example"))).email is None
-    told = await verifier().verify(token(email="a@b.example", email_verified=True))
-    assert told.email == "a@b.example"
+    told = await verifier().verify(token(email="a@b.example", email_verified=True, iat=1.5))
+    assert (told.email, told.issued_at) == ("a@b.example", 1.5)
+    assert (await verifier().verify(token(without="iat"))).issued_at is None
 
 
 async def test_keys_are_fetched_again_for_an_unknown_one_but_not_for_each_token() -> None:

@@ -4,7 +4,10 @@ Only addresses that the provider has verified are noted: who is invited by an ad
 member of an org, so an address that nobody has proven would let anybody in. Rules for events that
 are repeated or late:
 
-- The newest event about a user's address counts, by the provider's clock.
+- The newest event about a user's address counts, by the provider's clock, which may be ahead of
+  ours by as much as that of its tokens may. An event without a time, or from further ahead than
+  that, counts as it comes: what its time is worth nobody knows, and it must not outlast the others.
+- A token changes nothing that was said of an address after it was issued.
 - A deletion is final, also when it arrives before the creation: ids are never given again.
 - An address is one user's: of who verified it first, until an event says that they have it no more.
 """
@@ -12,14 +15,17 @@ are repeated or late:
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
 
 from faregate.gateway.identity.keycloak import UserEvent
+from faregate.gateway.identity.tokens import SKEW_S
 from faregate.ledger.keys import Keys
+
+_AHEAD = timedelta(seconds=SKEW_S)
 
 Known = Literal["newest", "late", "gone"]
 """How an event came: `late` if a newer one has spoken of the user's address, or the user is `gone`."""
@@ -30,6 +36,9 @@ ON CONFLICT (user_key) DO UPDATE
 SET at = greatest(known.at, EXCLUDED.at), deleted = known.deleted OR EXCLUDED.deleted
 RETURNING at, deleted"""
 _DELETED = "SELECT deleted FROM identity_state WHERE user_key = $1"
+_SAID = """
+SELECT u.email, s.at FROM users u LEFT JOIN identity_state s ON s.user_key = $2
+WHERE u.user_id = $1 AND s.deleted IS NOT TRUE"""
 _ADD = """
 INSERT INTO users (user_id, email, name)
 SELECT $1, NULL, $2
@@ -53,11 +62,28 @@ class OutsideUsers:
         self._pool = pool
         self._keys = keys
 
-    async def note(self, user_id: str, email: str) -> None:
-        """Note a verified address that a token has shown, unless one is noted already."""
-        await self._pool.execute(_ADD, user_id, None, self._key(user_id))
-        with suppress(asyncpg.UniqueViolationError):  # somebody else's, in this very moment
-            await self._pool.execute(_NOTE, user_id, email)
+    async def note(self, user_id: str, email: str, issued_at: float | None) -> bool:
+        """Note a verified address that a token has shown, unless one is noted already.
+
+        False: an event has said since that the address is not theirs, or that they are gone.
+        `issued_at` is the token's `iat` (epoch seconds); None: older than whatever was said.
+        """
+        key = self._key(user_id)
+        async with self._pool.acquire() as connection, connection.transaction():
+            # Locks the user's row: an event under way is waited for, and seen by what follows.
+            await connection.execute(_ADD, user_id, None, key)
+            known = await connection.fetchrow(_SAID, user_id, key)
+            if known is None:
+                return False
+            if known["email"] is not None and known["email"].lower() == email.lower():
+                return True
+            at = known["at"]
+            if at is not None and (issued_at is None or issued_at < at.timestamp()):
+                return False
+            with suppress(asyncpg.UniqueViolationError):  # somebody else's, in this very moment
+                async with connection.transaction():
+                    await connection.execute(_NOTE, user_id, email)
+            return True
 
     async def learn(self, event: UserEvent) -> Known:
         """Take in what an event says of a user. Safe to repeat."""
@@ -84,11 +110,12 @@ async def _known(connection: asyncpg.Connection, event: UserEvent, key: UUID) ->
     if not (event.deleted or event.verified is False or (event.verified and event.email)):
         return "gone" if await connection.fetchval(_DELETED, key) else "newest"
     now = datetime.now(UTC)
-    at = min(event.at or now, now)  # a clock that is ahead must not outlast later events
+    timed = event.at is not None and event.at <= now + _AHEAD
+    at = event.at if timed else now
     state = await connection.fetchrow(_STATE, key, at, event.deleted)
     if state["deleted"]:
         return "gone"
-    return "newest" if state["at"] == at else "late"
+    return "newest" if state["at"] == at or not timed else "late"
 
 
 async def _change(

@@ -32,6 +32,8 @@ from faregate.gateway.settings import ADMIN, USER_SCOPES
 ALGORITHMS = ("ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 """Asymmetric ones only: no `none`, and no secret that a public key could be taken for."""
 EMBEDDED_ALGORITHM = "ES256"
+SKEW_S = 60
+"""So far an outside issuer's clock may be ahead of ours, or behind; beyond it nobody signs in."""
 _KIND_OF = {"E": "EC", "P": "RSA", "R": "RSA"}
 _MAX_CHARS = 8_192
 _KEPT = 10_000
@@ -45,12 +47,16 @@ _NOT_OF_ACCESS = frozenset({"at_hash", "c_hash", "cnf", "events"})
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says: who (`user_id`), what they may do, until when (epoch seconds)."""
+    """What a verified token says: who (`user_id`), what they may do, until when.
+
+    Times are epoch seconds by the issuer's clock; `issued_at` is None where the token has no `iat`.
+    """
 
     user_id: str
     scopes: frozenset[str]
     expires_at: float
     email: str | None = None
+    issued_at: float | None = None
     signed_by: tuple[str, Key] | None = field(default=None, compare=False, repr=False)
     """`kid` and key: what was verified is forgotten when the issuer withdraws the key."""
 
@@ -169,8 +175,13 @@ def claims_of(claims: Mapping[str, Any], skew_s: int) -> Claims:
     ours = frozenset(w for w in words if isinstance(w, str) and w.startswith(_SCOPE_PREFIX))
     email = claims.get("email")
     trusted = isinstance(email, str) and claims.get("email_verified") is True
+    issued_at = claims.get("iat")
     return Claims(
-        user_id, ours or USER_SCOPES, float(claims["exp"]) + skew_s, email if trusted else None
+        user_id,
+        ours or USER_SCOPES,
+        float(claims["exp"]) + skew_s,
+        email if trusted else None,
+        float(issued_at) if issued_at is not None else None,
     )
 
 

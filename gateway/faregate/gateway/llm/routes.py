@@ -21,11 +21,23 @@ from faregate.ledger.core.prices_models import unique_names
 from faregate.ledger.database import TRANSIENT
 
 _AGAIN = frozenset({500, 502, 503, 504})
+_EVENT = {
+    "description": "One server-sent event of the stream; comments between them are no events.",
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "description": "A `chat.completion.chunk` as JSON; at the end `[DONE]`, or an `error`.",
+            "type": "string",
+            "minLength": 1,
+        }
+    },
+}
 _DESCRIBED = {
     "description": "A completion, as the upstream answered it; with `stream` its chunks as events.",
     "content": {
         "application/json": {"schema": {"type": "object"}},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {"schema": _EVENT},
     },
     "headers": {
         name: {"schema": {"type": "string"}}

@@ -60,7 +60,7 @@ async def identity_event(
             helps="Tell the operator: FAREGATE_IDENTITY_WEBHOOK_SECRET is not set.",
         )
     body = await request.body()
-    if not keycloak.is_signed(secret, body, signature or ""):
+    if not keycloak.is_signed(secret.get_secret_value(), body, signature or ""):
         gateway.metrics.identity_events.labels("refused").inc()
         raise Problem("signature_invalid", f"{keycloak.SIGNATURE} is not the body's signature.")
     require_json(request)
