@@ -2,7 +2,8 @@
 
 Many are cheaper for each of them, and pay only where there is a backlog: then nobody's answer
 comes sooner from a short wait. A full batch alone is no backlog: at a steady pace the next one may
-be as large as the last one was slow. So it grows only when batches have been full for a while.
+be as large as the last one was slow. So it doubles only when batches have been full for a while, and
+halves as soon as one is not half full.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ class BatchSize:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = began
-        if ended - began > settings.slow_batch_s:
+        if ended - began > settings.slow_batch_s or 2 * count < self.most:
             self.most = max(settings.batch, self.most // 2)
-        elif self._full_since is not None and ended - self._full_since >= settings.backlog_s:
+        elif self._full_since is not None and self._has_backlog(ended - self._full_since):
             self.most = min(settings.batch_under_lag, self.most * 2)
-        elif count < settings.batch:
-            self.most = settings.batch
+            self._full_since = ended
+
+    def _has_backlog(self, full_s: float) -> bool:
+        return full_s >= self._settings.backlog_s or self.most < self._settings.batch
 
     def failed(self) -> None:
         """Try less: it may have been too much for the time-outs."""

@@ -16,9 +16,10 @@ def _after(*batches: tuple[int, float]) -> list[int]:
     return sizes
 
 
-def test_it_grows_while_there_is_a_backlog() -> None:
-    assert _after((100, 0.1), (100, 0.11), (200, 0.1), (400, 0.1), (800, 0.1)) == [
+def test_it_doubles_each_time_that_batches_were_full_for_a_while() -> None:
+    assert _after((100, 0.1), (100, 0.11), (200, 0.1), (200, 0.11), (400, 0.2), (800, 0.2)) == [
         100,
+        200,
         200,
         400,
         800,
@@ -27,21 +28,25 @@ def test_it_grows_while_there_is_a_backlog() -> None:
 
 
 def test_full_batches_now_and_then_are_no_backlog() -> None:
-    batches = [(100, 0.1), (99, 0.1)] * 5
+    batches = [(100, 0.15), (99, 0.15)] * 5
     assert set(_after(*batches)) == {100}
 
 
-def test_it_shrinks_when_a_batch_is_slow_or_small() -> None:
-    grown = [(100, 0.21), (200, 0.1), (400, 0.1)]
-    assert _after(*grown, (800, 0.6), (400, 0.1))[-2:] == [400, 800]
-    assert _after(*grown, (300, 0.1))[-1] == 800, "there is still much to do"
-    assert _after(*grown, (99, 0.1))[-1] == 100
+def test_it_shrinks_when_a_batch_is_slow_or_less_than_half_full() -> None:
+    grown = [(100, 0.21), (200, 0.2), (400, 0.2)]
+    assert _after(*grown, (800, 0.6))[-1] == 400
+    assert _after(*grown, (400, 0.1))[-1] == 800
+    assert _after(*grown, (399, 0.1))[-1] == 400
+    assert _after(*grown, *[(10, 0.1)] * 5)[-1] == 100
 
 
-def test_a_batch_that_failed_is_halved_down_to_one_record() -> None:
+def test_a_batch_that_failed_is_halved_down_to_one_record_and_soon_grown_again() -> None:
     size = BatchSize(SETTINGS)
     for _ in range(10):
         size.failed()
     assert size.most == 1
-    size.took(0, 0.0, 0.1)
-    assert size.most == 100
+    sizes = []
+    for n in range(8):
+        size.took(size.most, n / 100, (n + 1) / 100)
+        sizes.append(size.most)
+    assert sizes == [2, 4, 8, 16, 32, 64, 128, 128]
