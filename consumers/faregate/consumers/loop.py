@@ -141,6 +141,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         if records:
             await self._process(records)
         elif not self._ahead:
+            self._size.idle()
             await self._pass_markers()
 
     async def _pass_markers(self) -> None:

@@ -26,8 +26,11 @@ class BatchSize:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = began
-        if ended - began > settings.slow_batch_s or 2 * count < self.most:
-            self.most = max(settings.batch, self.most // 2)
+        less = max(settings.batch, self.most // 2)
+        if ended - began > settings.slow_batch_s:
+            self.most = min(self.most, less)
+        elif 2 * count < self.most:
+            self.most = less
         elif self._full_since is not None and self._has_backlog(ended - self._full_since):
             self.most = min(settings.batch_under_lag, self.most * 2)
             self._full_since = ended
@@ -35,6 +38,11 @@ class BatchSize:
     def _has_backlog(self, full_s: float) -> bool:
         return full_s >= self._settings.backlog_s or self.most < self._settings.batch
 
+    def idle(self) -> None:
+        """Learn that there was nothing to take."""
+        self._full_since = None
+
     def failed(self) -> None:
         """Try less: it may have been too much for the time-outs."""
+        self._full_since = None
         self.most = max(1, self.most // 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -60,6 +61,8 @@ class Gateway:
     lago: Lago
     dead_letters: DeadLetters | None = None
     """None where no Kafka is known."""
+    replaying: Semaphore = field(default_factory=lambda: Semaphore(2))
+    """So many replays of dead letters with a key keep a connection each while Kafka is asked."""
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -169,7 +169,7 @@ async def _sign_ins(
             _count(await connection.execute(SQL["erase_keys"], subject, user)),
             _count(await connection.execute(SQL["erase_org_name"], org)),
             await connection.fetchval(SQL["erase_lago"], subject),
-            await connection.fetchval(SQL["erase_calls"], callers, known),
+            await connection.fetchval(SQL["erase_calls"], callers, known, org),
         ]
     )
 

@@ -90,13 +90,15 @@ SELECT (SELECT count(*) FROM s) + (SELECT count(*) FROM t) + (SELECT count(*) FR
 DELETE FROM org_names WHERE org_id = $1;
 
 -- name: erase_calls
--- $1 keyed hashes of who called, $2 their names: what they were answered, and where others' answers
--- name them.
+-- $1 keyed hashes of who called, $2 their names, $3 the org that they are: what they were answered,
+-- and where others' answers name them.
 WITH own AS (DELETE FROM http_calls WHERE caller_key = ANY ($1::uuid[]) RETURNING 1),
      named AS (UPDATE http_calls SET answer = answer || '{"by": null}'
                WHERE answer ->> 'by' = ANY ($2::text[]) AND caller_key <> ALL ($1::uuid[])
-               RETURNING 1)
-SELECT (SELECT count(*) FROM own) + (SELECT count(*) FROM named);
+               RETURNING 1),
+     joined AS (UPDATE http_calls SET answer = answer || '{"org": null}'
+                WHERE answer ->> 'org' = $3 AND caller_key <> ALL ($1::uuid[]) RETURNING 1)
+SELECT (SELECT count(*) FROM own) + (SELECT count(*) FROM named) + (SELECT count(*) FROM joined);
 
 -- name: erase_name
 -- The commitment stays: what was announced under the name is found by it.

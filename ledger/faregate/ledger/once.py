@@ -23,7 +23,8 @@ from faregate.ledger.keys import Keys
 from faregate.ledger.queries import SQL
 
 Answer = Mapping[str, Any]
-"""What is kept of an answer. Somebody else's name may only stand in it as `by`: erase empties that."""
+"""What is kept of an answer. Somebody else's name may only stand in it as `by`, an org's as `org`:
+erase empties these."""
 
 _PATIENCE_S, _PAUSE_S = 5.0, 0.05
 
@@ -97,19 +98,20 @@ async def alone(pool: asyncpg.Pool, call: Call) -> AsyncIterator[asyncpg.Connect
     until = asyncio.get_running_loop().time() + _PATIENCE_S
     while asyncio.get_running_loop().time() < until:
         async with pool.acquire() as connection:
-            if await connection.fetchval(SQL["try_lock_call"], UUID(call.key)):
+            if await _or_ended(connection, SQL["try_lock_call"], call):
                 try:
                     yield connection
                 finally:
-                    await _unlocked(connection, call)
+                    await _or_ended(connection, SQL["unlock_call"], call)
                 return
         await asyncio.sleep(_PAUSE_S)
     raise Unavailable("the same call is being made")
 
 
-async def _unlocked(connection: asyncpg.Connection, call: Call) -> None:
+async def _or_ended(connection: asyncpg.Connection, sql: str, call: Call) -> bool:
+    """Lock or unlock a call. If that is interrupted, the session ends: its lock would outlive it."""
     try:
-        await connection.execute(SQL["unlock_call"], UUID(call.key))
+        return bool(await connection.fetchval(sql, UUID(call.key)))
     except BaseException:
-        connection.terminate()  # the lock ends with its session, or it would outlive this call
+        connection.terminate()
         raise

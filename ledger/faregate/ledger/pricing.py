@@ -69,6 +69,7 @@ async def apply_prices(
     now = await store.pool.fetchval(SQL["now"])
     parse_book(0, now, document)
     backdated = effective_from is not None and effective_from < now - _NOW_S
+    rows = await store.pool.fetch(SQL["unpriced_kinds"])  # it may take long: before the lock
 
     async def apply(connection: asyncpg.Connection, setting: asyncpg.Record) -> AppliedPrices:
         if before := await once.answered(connection, call):
@@ -84,7 +85,6 @@ async def apply_prices(
             "effective_from": book.effective_from.isoformat(),
             "backdated": backdated,
         }
-        rows = await connection.fetch(SQL["unpriced_kinds"])
         unpriced = sum(r["events"] for r in rows)
         priced = sum(r["events"] for r in rows if _has_price(book, r))
         done = AppliedPrices(book, backdated, unpriced, priced)

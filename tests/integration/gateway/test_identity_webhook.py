@@ -239,6 +239,12 @@ async def test_an_address_is_one_users_until_they_have_it_no_more(here: Town) ->
     await told(here, verified("ada"), verified("bob"))
     assert await known(here) == {"ada": "ada@example.com"}
     assert await entries(here, "bob") == [("purchase", 5), ("bonus", 2)]
+    org = await org_that_invites(here)
+    await told(here, verified("bob", T0 + 5))
+    assert not await here.gateway.outside.note("bob", "ada@example.com", time.time())
+    assert await orgs(here, "bob") == set(), "the invitation is for who has the address"
+    await told(here, verified("ada", T0 + 6))
+    assert await orgs(here, "ada") == {org}
 
 
 async def test_a_token_does_not_bring_back_an_address_that_was_given_up_since(here: Town) -> None:

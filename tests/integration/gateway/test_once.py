@@ -234,7 +234,9 @@ async def test_repeating_a_registration_does_what_could_not_be_done(
     assert (await late.get(f"/api/v1/org/{again['org_id']}"))["name"] == "Late"
 
 
-async def test_an_invitation_brings_the_same_org_to_a_repeated_registration(here: Town) -> None:
+async def test_an_invitation_brings_the_same_org_to_a_repeated_registration(
+    here: Town, owner: asyncpg.Connection
+) -> None:
     boss = await here.person()
     org = await here.org(boss)
     await boss.post(f"/api/v1/org/{org}/invite", {"email": "new@example.com"}, key="k1")
@@ -244,6 +246,9 @@ async def test_an_invitation_brings_the_same_org_to_a_repeated_registration(here
         assert made["org_id"] == org
     again = await boss.post(f"/api/v1/org/{org}/invite", {"email": "new@example.com"}, key="k1")
     assert (again["status"], again["user_id"]) == ("invited", None), "as it was answered first"
+    await erase(owner, here.store.keys, f"org:{org}", by="test", force=True)
+    assert not await owner.fetchval("SELECT count(*) FROM http_calls WHERE answer ->> 'org' <> ''")
+    assert (await here.nobody.post(REGISTER, new, key="k1"))["org_id"] is None
 
 
 async def test_a_sign_in_with_a_used_key_is_still_checked(here: Town) -> None:

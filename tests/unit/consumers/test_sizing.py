@@ -32,6 +32,14 @@ def test_full_batches_now_and_then_are_no_backlog() -> None:
     assert set(_after(*batches)) == {100}
 
 
+def test_waiting_for_records_is_no_backlog() -> None:
+    size = BatchSize(SETTINGS)
+    for second in range(5):
+        size.took(120, second, second + 0.1)
+        size.idle()
+    assert size.most == 100
+
+
 def test_it_shrinks_when_a_batch_is_slow_or_less_than_half_full() -> None:
     grown = [(100, 0.21), (200, 0.2), (400, 0.2)]
     assert _after(*grown, (800, 0.6))[-1] == 400
@@ -50,3 +58,10 @@ def test_a_batch_that_failed_is_halved_down_to_one_record_and_soon_grown_again()
         size.took(size.most, n / 100, (n + 1) / 100)
         sizes.append(size.most)
     assert sizes == [2, 4, 8, 16, 32, 64, 128, 128]
+
+
+def test_a_slow_batch_never_raises_what_had_to_be_lowered() -> None:
+    size = BatchSize(SETTINGS)
+    size.failed()
+    size.took(50, 0.0, 0.6)
+    assert size.most == 50

@@ -27,8 +27,9 @@ from faregate.ledger.keys import Keys
 
 _AHEAD = timedelta(seconds=SKEW_S)
 
-Known = Literal["newest", "late", "gone"]
-"""How an event came: `late` if a newer one has spoken of the user's address, or the user is `gone`."""
+Known = Literal["newest", "late", "taken", "gone"]
+"""How an event came: `late` if a newer one has spoken of the user's address, `taken` if the address
+is somebody else's, or the user is `gone`."""
 
 _STATE = """
 INSERT INTO identity_state AS known (user_key, at, deleted) VALUES ($1, $2, $3)
@@ -39,6 +40,7 @@ _DELETED = "SELECT deleted FROM identity_state WHERE user_key = $1"
 _SAID = """
 SELECT u.email, s.at FROM users u LEFT JOIN identity_state s ON s.user_key = $2
 WHERE u.user_id = $1 AND s.deleted IS NOT TRUE"""
+_ADDRESS = "SELECT email FROM users WHERE user_id = $1"
 _ADD = """
 INSERT INTO users (user_id, email, name)
 SELECT $1, NULL, $2
@@ -65,7 +67,8 @@ class OutsideUsers:
     async def note(self, user_id: str, email: str, issued_at: float | None) -> bool:
         """Note a verified address that a token has shown, unless one is noted already.
 
-        False: an event has said since that the address is not theirs, or that they are gone.
+        False: an event has said since that it is not theirs, or that they are gone; or the address
+        is somebody else's.
         `issued_at` is the token's `iat` (epoch seconds); None: older than whatever was said.
         """
         key = self._key(user_id)
@@ -73,7 +76,8 @@ class OutsideUsers:
             # Locks the user's row: an event under way is waited for, and seen by what follows.
             await connection.execute(_ADD, user_id, None, key)
             known = await connection.fetchrow(_SAID, user_id, key)
-            if known is None:
+            if known is None:  # a deletion may have come in between
+                await connection.execute(_DELETE, user_id)
                 return False
             if known["email"] is not None and known["email"].lower() == email.lower():
                 return True
@@ -83,7 +87,8 @@ class OutsideUsers:
             with suppress(asyncpg.UniqueViolationError):  # somebody else's, in this very moment
                 async with connection.transaction():
                     await connection.execute(_NOTE, user_id, email)
-            return True
+            now = await connection.fetchval(_ADDRESS, user_id)
+            return now is not None and now.lower() == email.lower()
 
     async def learn(self, event: UserEvent) -> Known:
         """Take in what an event says of a user. Safe to repeat."""
@@ -96,7 +101,8 @@ class OutsideUsers:
             if event.created or event.verified is not None:
                 await connection.execute(_ADD, event.user_id, event.name, key)
             if known == "newest" and event.verified and event.email is not None:
-                await _change(connection, event.user_id, event.email, event.name)
+                if not await _change(connection, event.user_id, event.email, event.name):
+                    return "taken"
             elif known == "newest" and event.verified is False:
                 await connection.execute(_FORGET, event.user_id)
             return known
@@ -120,9 +126,12 @@ async def _known(connection: asyncpg.Connection, event: UserEvent, key: UUID) ->
 
 async def _change(
     connection: asyncpg.Connection, user_id: str, email: str, name: str | None
-) -> None:
+) -> bool:
+    """Give a user an address; False: it is somebody else's, and they have none now."""
     try:
         async with connection.transaction():
             await connection.execute(_CHANGE, user_id, email, name)
-    except asyncpg.UniqueViolationError:  # the address is somebody else's
+    except asyncpg.UniqueViolationError:
         await connection.execute(_FORGET, user_id)
+        return False
+    return True

@@ -74,6 +74,7 @@ class Upstream:
     """Calls upstreams, over connections that are kept. Follows no redirect, uses no proxy."""
 
     def __init__(self, timeout_s: float) -> None:
+        connect_s = min(_CONNECT_S, timeout_s)
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=_CONNECTIONS,
@@ -82,7 +83,7 @@ class Upstream:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),  # whoever is answered, it is for them alone
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=min(_CONNECT_S, timeout_s), sock_read=timeout_s
+                total=None, connect=connect_s, sock_connect=connect_s, sock_read=timeout_s
             ),
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,

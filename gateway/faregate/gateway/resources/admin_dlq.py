@@ -118,7 +118,7 @@ async def replay(request: Request, caller: Admin, key: Key, letter_id: LetterId)
         async with pool.acquire() as connection:
             await _log(gateway, connection, caller.user_id, letter_id, logged)
         return await _published(gateway, letter_id)
-    async with once.alone(pool, call) as connection:
+    async with gateway.replaying, once.alone(pool, call) as connection:
         if before := await once.found(connection, call):
             return Replayed(replayed=1, records=[Record(**before)])
         await _found(gateway, letter_id)
