@@ -34,6 +34,7 @@ from faregate.consumers.reading import (
     rejected,
     split_at,
     up_to_dead,
+    waiting,
 )
 from faregate.consumers.sizing import BatchSize
 from faregate.events import TOPICS, InvalidRecord
@@ -83,6 +84,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._database_away = False
         self._asker = Asker(dlq.client) if len(topics) > 1 else None
         self._ahead: list[ConsumerRecord] = []
+        self._read_to: dict[TopicPartition, int] = {}
         self._commits = Commits(consumer)
         self._stopping = asyncio.Event()
 
@@ -105,6 +107,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._unplaced.discard(tp)
             self._held.pop(tp, None)
             self._unburied.discard(tp)
+            self._read_to.pop(tp, None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
@@ -141,7 +144,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         if records:
             await self._process(records)
         elif not self._ahead:
-            self._size.idle()
             await self._pass_markers()
 
     async def _pass_markers(self) -> None:
@@ -171,6 +173,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # what was placed first may have been paused again since
         self._unplaced.difference_update(new)
         self._commits.note(placed)
+        self._read_to |= placed
         places = [f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
         log.info("assigned", partitions=places)
 
@@ -280,8 +283,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._pause_s(self._settings.retry_s)
             return False
         self._database_away = False
-        self._size.took(len(records), started, monotonic())
-        ends = next_offsets(records)
+        seconds, ends = monotonic() - started, next_offsets(records)
+        self._read_to |= ends
+        self._size.took(seconds, waiting(self._consumer, self._read_to))
         if dead:
             ends = await self._bury(dead, ends)
         else:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from faregate.consumers.dlq import DeadLetter
 from faregate.ledger.batch import Submission
@@ -71,6 +71,12 @@ def next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]
         if record.offset >= ends.get(place, 0):
             ends[place] = record.offset + 1
     return {TopicPartition(*place): end for place, end in ends.items()}
+
+
+def waiting(consumer: AIOKafkaConsumer, read_to: Mapping[TopicPartition, int]) -> int:
+    """Count the records that wait, as of what was fetched last: without asking the broker."""
+    ours = read_to.keys() & consumer.assignment()
+    return sum(max(0, (consumer.highwater(tp) or 0) - read_to[tp]) for tp in ours)
 
 
 def up_to_dead(
