@@ -220,7 +220,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             if monotonic() > until:
                 log.warning("decided_without_all_progress", behind=[f"{tp}" for tp in behind])
                 break
-            more = await self._more(behind if len(hand) >= self._size.most else ())
+            more = await self._more(len(hand), behind if len(hand) >= self._size.most else ())
             if not more:
                 continue
             hand = hand + more
@@ -246,15 +246,17 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         ours, assignments = set(ends), self._assignments
         while len(hand) < self._size.most and not self._stopping.is_set():
             ours = {tp for tp in ours - self._held.keys() if await self._before(tp, ends[tp])}
-            more = await self._more() if ours and assignments == self._assignments else []
+            more = await self._more(len(hand)) if ours and assignments == self._assignments else []
             if not more:
                 break
             hand = hand + more
         return hand
 
-    async def _more(self, partitions: Iterable[TopicPartition] = ()) -> list[ConsumerRecord]:
+    async def _more(
+        self, in_hand: int, partitions: Iterable[TopicPartition] = ()
+    ) -> list[ConsumerRecord]:
         """Read on; of all partitions, since the client asks for nothing while it has anything."""
-        size, wait_ms = self._size.most, _MORE_MS
+        size, wait_ms = self._size.beside(in_hand), _MORE_MS
         polled = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=size)
         return in_order(polled, self._topics)
 

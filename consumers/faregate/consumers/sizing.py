@@ -29,6 +29,12 @@ class BatchSize:
             self._bearable = min(self._bearable * 2, settings.batch_under_lag)
         self.most = min(self._bearable, max(settings.batch, waiting // _PART))
 
+    def beside(self, in_hand: int) -> int:
+        """Give how many more may be read beside those in hand: with them they may be one batch."""
+        settings = self._settings
+        left = 2 * settings.batch_under_lag - settings.batch - in_hand
+        return min(self.most, max(settings.batch, left))
+
     def failed(self) -> None:
         """Try less: it may have been too much for the time-outs."""
         self._bearable = self.most = max(1, self.most // 2)

@@ -56,3 +56,16 @@ def test_a_slow_batch_never_raises_what_had_to_be_lowered() -> None:
     size.failed()
     size.took(0.6, 90_000)
     assert size.most == 50
+
+
+def test_what_is_read_beside_a_hand_makes_no_more_than_two_batches() -> None:
+    size = BatchSize(SETTINGS)
+    size.took(0.1, 90_000)
+    assert [size.beside(n) for n in (0, 700, 701, 1_400, 1_500, 9_000)] == [
+        800,
+        800,
+        799,
+        100,
+        100,
+        100,
+    ]
