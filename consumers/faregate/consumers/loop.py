@@ -84,7 +84,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._database_away = False
         self._asker = Asker(dlq.client) if len(topics) > 1 else None
         self._ahead: list[ConsumerRecord] = []
-        self._read_to: dict[TopicPartition, int] = {}
         self._commits = Commits(consumer)
         self._stopping = asyncio.Event()
 
@@ -107,7 +106,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._unplaced.discard(tp)
             self._held.pop(tp, None)
             self._unburied.discard(tp)
-            self._read_to.pop(tp, None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
@@ -173,7 +171,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # what was placed first may have been paused again since
         self._unplaced.difference_update(new)
         self._commits.note(placed)
-        self._read_to |= placed
         places = [f"{tp.topic}[{tp.partition}]@{o}" for tp, o in placed.items()]
         log.info("assigned", partitions=places)
 
@@ -285,9 +282,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._pause_s(self._settings.retry_s)
             return False
         self._database_away = False
-        seconds, ends = monotonic() - started, next_offsets(records)
-        self._read_to |= ends
-        self._size.took(seconds, waiting(self._consumer, self._read_to))
+        self._size.took(monotonic() - started, waiting(self._consumer, self._offsets.owned))
+        ends = next_offsets(records)
         if dead:
             ends = await self._bury(dead, ends)
         else:

@@ -73,10 +73,10 @@ def next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]
     return {TopicPartition(*place): end for place, end in ends.items()}
 
 
-def waiting(consumer: AIOKafkaConsumer, read_to: Mapping[TopicPartition, int]) -> int:
-    """Count the records that wait, as of what was fetched last: without asking the broker."""
-    ours = read_to.keys() & consumer.assignment()
-    return sum(max(0, (consumer.highwater(tp) or 0) - read_to[tp]) for tp in ours)
+def waiting(consumer: AIOKafkaConsumer, kept: Mapping[TopicPartition, int]) -> int:
+    """Count the records beyond the kept offsets, as of the last fetch: without asking the broker."""
+    ours = kept.keys() & consumer.assignment()
+    return sum(max(0, (consumer.highwater(tp) or 0) - kept[tp]) for tp in ours)
 
 
 def up_to_dead(

@@ -59,7 +59,7 @@ class Names:
         """Give the account id of each subject, creating accounts (empty) where there is none."""
         self._make_room()
         if self.erasures is None:
-            self.as_of(await self._pool.fetchval(SQL["erasures"]))
+            await self.renew()
         generation, erasures = self._generation, self.erasures or 0
         wanted = sorted(set(subjects))
         found = {s: self._ids[s] for s in wanted if s in self._ids}
@@ -98,7 +98,7 @@ class Names:
         """
         self._make_room()
         if via is None:
-            self.as_of(await self._pool.fetchval(SQL["erasures"]))
+            await self.renew()
         generation = self._generation
         wanted = set(ids)
         found = {i: self._subjects[i] for i in wanted if i in self._subjects}
@@ -120,6 +120,10 @@ class Names:
             await self._pool.execute(SQL["ensure_source"], source)
             self._sources[source] = await self._pool.fetchval(SQL["source_id"], source)
         return self._sources[source]
+
+    async def renew(self) -> None:
+        """Forget what was remembered before somebody was erased, as the database says now."""
+        self.as_of(await self._pool.fetchval(SQL["erasures"]))
 
     def as_of(self, erasures: int) -> None:
         """Forget what was remembered before somebody was erased; `erasures` as just read."""

@@ -15,7 +15,6 @@ from faregate.gateway.organizations import create_org, name_of
 from faregate.gateway.problems import Problem, responses
 from faregate.ledger import acts, once, reading_orgs
 from faregate.ledger.core import Rejected
-from faregate.ledger.queries import SQL
 
 router = APIRouter(route_class=GuardedRoute, tags=["Organizations"])
 
@@ -148,13 +147,13 @@ async def _invited(
         return await gateway.users.invite(org_id, body.email, body.role, caller.user_id, call)
     if user.user_id == caller.user_id and body.role != "admin":
         raise Problem("conflict", "Somebody else must change your own role.")
-    gateway.store.names.as_of(await gateway.store.pool.fetchval(SQL["erasures"]))
+    await gateway.store.names.renew()
     (number,) = (await gateway.store.names.ids([f"user:{user.user_id}"])).values()
     async with gateway.store.pool.acquire() as connection, connection.transaction():
-        before = await once.answered(connection, call)
-        answer = before or {"status": "member", "user": number}
-        if before is None:
-            await once.remember(connection, call, answer)
+        if before := await once.answered(connection, call):
+            return before
+        answer = {"status": "member", "user": number}
+        await once.remember(connection, call, answer)
         return answer
 
 
