@@ -231,3 +231,15 @@ async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
         rows = await owner.fetch(f"SELECT to_jsonb(t)::text AS row FROM {name} t")
         found.update((name, row["row"]) for row in rows)
     return found
+
+
+@asynccontextmanager
+async def account_locked(pool: asyncpg.Pool, subject: str) -> AsyncIterator[None]:
+    """Hold the lock of an account: whoever decides about it waits."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "SELECT 1 FROM accounts WHERE id ="
+            " (SELECT account_id FROM subjects WHERE subject = $1) FOR UPDATE",
+            subject,
+        )
+        yield

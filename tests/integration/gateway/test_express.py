@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from tests.integration.gateway.calling import Person, Reply, Town
+from tests.integration.gateway.calling import Person, Reply, Town, account_locked
 
 from faregate.gateway.app import bare_app, create_app
 from faregate.gateway.middleware import Edge
@@ -139,12 +139,7 @@ async def test_who_waits_for_an_account_holds_up_nobody_else(
     here: Town, pool: asyncpg.Pool
 ) -> None:
     ada, bob = await here.rich(100), await here.rich(100)
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "SELECT 1 FROM accounts WHERE id ="
-            " (SELECT account_id FROM subjects WHERE subject = $1) FOR UPDATE",
-            f"user:{ada.user_id}",
-        )
+    async with account_locked(pool, f"user:{ada.user_id}"):
         waits = asyncio.create_task(ada.post(DEDUCT, {"credits": 1}))
         await asyncio.sleep(0.05)
         async with asyncio.timeout(2):

@@ -224,14 +224,21 @@ async def test_with_an_outside_issuer_its_tokens_are_taken_and_no_password_is(
         assert refused.problem == (403, "forbidden")
 
 
-async def test_an_invited_address_of_an_outside_issuer_counts_once_it_is_verified(
-    pool: asyncpg.Pool,
-) -> None:
+@asynccontextmanager
+async def inviting(pool: asyncpg.Pool) -> AsyncIterator[tuple[Town, str, str]]:
+    """Give a gateway with an outside issuer, the issuer's URL, and an org that invites new@."""
     store = await open_store(pool, Rules(provisioning="manual"))
     async with issuer() as (url, _), outside(store, url) as here:
         boss = Person(here.http, issued(url, sub="boss"), "boss")
         org = await here.org(boss)
         await boss.post(f"/api/v1/org/{org}/invite", {"email": "new@example.com"})
+        yield here, url, org
+
+
+async def test_an_invited_address_of_an_outside_issuer_counts_once_it_is_verified(
+    pool: asyncpg.Pool,
+) -> None:
+    async with inviting(pool) as (here, url, org):
         unverified = issued(url, sub="eve", email="new@example.com")
         assert (await Person(here.http, unverified).get(f"/api/v1/org/{org}")).status == 403
         verified = issued(url, sub="new", email="new@example.com", email_verified=True)
@@ -241,11 +248,7 @@ async def test_an_invited_address_of_an_outside_issuer_counts_once_it_is_verifie
 async def test_an_address_that_was_given_up_after_the_token_was_issued_lets_nobody_in(
     pool: asyncpg.Pool,
 ) -> None:
-    store = await open_store(pool, Rules(provisioning="manual"))
-    async with issuer() as (url, _), outside(store, url) as here:
-        boss = Person(here.http, issued(url, sub="boss"), "boss")
-        org = await here.org(boss)
-        await boss.post(f"/api/v1/org/{org}/invite", {"email": "new@example.com"})
+    async with inviting(pool) as (here, url, org):
         now = datetime.now(UTC)
         await here.gateway.outside.learn(
             UserEvent("new", now - timedelta(seconds=9), verified=False)

@@ -62,13 +62,6 @@ async def there(pool: asyncpg.Pool) -> AsyncIterator[Town]:
         yield found
 
 
-@pytest.fixture
-async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url, timeout=10)
-    yield connection
-    await connection.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call, and the same with something else in it. `fresh` differs from answer to answer."""

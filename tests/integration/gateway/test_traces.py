@@ -21,7 +21,7 @@ from tests.helpers.otlp import Collector, Seen, collector
 from tests.helpers.processes import faregate_processes
 from tests.helpers.servers import Stack
 from tests.helpers.world import ANNOUNCED, World, world
-from tests.integration.gateway.calling import PASSWORD, Person, Town, town
+from tests.integration.gateway.calling import PASSWORD, Person, Town, account_locked, town
 from tests.integration.gateway.llm_world import CHAT, HELLO, MASTER_KEY, UPSTREAM_KEY
 from tests.integration.gateway.provider import Provider, provider, whole
 
@@ -220,12 +220,7 @@ async def test_calls_that_share_a_transaction_keep_their_traces(
         contexts = [new_context("a=1"), new_context()]
 
         async def paid_together() -> list[asyncpg.Record]:
-            async with pool.acquire() as connection, connection.transaction():
-                await connection.execute(
-                    "SELECT 1 FROM accounts WHERE id ="
-                    " (SELECT account_id FROM subjects WHERE subject = $1) FOR UPDATE",
-                    f"user:{slow.user_id}",
-                )
+            async with account_locked(pool, f"user:{slow.user_id}"):
                 under_way = asyncio.create_task(slow.post(DEDUCT, {"credits": 1}))
                 await asyncio.sleep(0.1)
                 answers = await asyncio.gather(

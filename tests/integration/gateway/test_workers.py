@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -107,9 +109,9 @@ async def until_refused(port: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_workers_share_a_port_and_one_that_dies_comes_back(
-    stack: Stack, database_url: str, pool: asyncpg.Pool
-) -> None:
+@asynccontextmanager
+async def serving(stack: Stack, database_url: str) -> AsyncIterator[tuple[Supervisor, int]]:
+    """Run a gateway of WORKERS processes; give it and the port that all of them are on."""
     env = environment(
         stack.kafka, database_url, gateway_port="0", gateway_workers=str(WORKERS), log_format="json"
     )
@@ -117,6 +119,13 @@ async def test_workers_share_a_port_and_one_that_dies_comes_back(
         started = await until_logged(procs, "gateway_started", WORKERS)
         port = int(str(started[0]["port"]))
         assert {line["port"] for line in started} == {port}
+        yield procs, port
+
+
+async def test_workers_share_a_port_and_one_that_dies_comes_back(
+    stack: Stack, database_url: str, pool: asyncpg.Pool
+) -> None:
+    async with serving(stack, database_url) as (procs, port):
         url = f"http://127.0.0.1:{port}"
         assert set(await called_at_once(url, "/health")) == {200}
         async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
@@ -150,12 +159,7 @@ async def test_workers_share_a_port_and_one_that_dies_comes_back(
 async def test_a_worker_that_does_not_stay_up_ends_the_gateway_and_others_finish(
     stack: Stack, database_url: str
 ) -> None:
-    env = environment(
-        stack.kafka, database_url, gateway_port="0", gateway_workers=str(WORKERS), log_format="json"
-    )
-    async with faregate_processes(env, "gateway") as procs:
-        started = await until_logged(procs, "gateway_started", WORKERS)
-        port = int(str(started[0]["port"]))
+    async with serving(stack, database_url) as (procs, port):
         logins = [{"email": f"x{n}@example.com", "password": PASSWORD} for n in range(CALLERS)]
         calls = [await HalfSent.begin(port, "/api/auth/login", login) for login in logins]
         worker, other = children(procs.pid("gateway"))
