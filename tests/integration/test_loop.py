@@ -17,6 +17,7 @@ from tests.helpers.world import World, completed, delete_topics, until, world
 
 from faregate.consumers.loop import Loop, LoopSettings
 from faregate.consumers.offsets import Offsets
+from faregate.consumers.sizing import BatchSize
 from faregate.consumers.topic_ids import describe
 from faregate.consumers.watchdog import Watchdog
 from faregate.events.topics import apply_topics
@@ -242,6 +243,30 @@ async def test_kafkas_own_lag_returns_to_zero_although_a_commit_failed(here: Wor
 
         await until(committed, what="Kafka to know how far the group is")
         assert failed
+
+
+@pytest.mark.stack
+async def test_batches_take_a_part_of_what_waits_and_are_small_again_at_its_end(here: World) -> None:
+    await here.send(*(here.usage() for _ in range(400)))
+    async with here.running("deduction", "relay") as started:
+        loop, sizes = started["deduction"], []
+        loop._settings = LoopSettings(batch=20, batch_under_lag=200)
+        loop._size = BatchSize(loop._settings)
+        process = loop._process
+
+        async def sized(records: list[ConsumerRecord]) -> bool:
+            sizes.append(len(records))
+            return bool(await process(records))
+
+        loop._process = sized
+        await prove(here, "deduction")
+    left, bounds = 400, [20]
+    for size in sizes:
+        left -= size
+        bounds.append(max(20, left // 4))
+    assert left == 0
+    assert sizes[0] == 20 < max(sizes), sizes
+    assert all(size <= most for size, most in zip(sizes, bounds, strict=False)), sizes
 
 
 @asynccontextmanager
