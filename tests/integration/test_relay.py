@@ -3,52 +3,161 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from tests.helpers.kafka import ends_of
+from aiokafka.errors import KafkaTimeoutError
+from tests.helpers.kafka import read_all
 from tests.helpers.ledger import Ledger
 from tests.helpers.servers import Stack
+from tests.helpers.world import until
 
 from faregate.consumers import batches, relay
 from faregate.consumers.kafka import Cluster
-from faregate.events import apply_topics
+from faregate.events import apply_topics, decode
 from faregate.ledger.core import Rules
 from faregate.ledger.store import open_store
 
 pytestmark = pytest.mark.stack
 
 
-async def test_slow_acknowledgements_do_not_cost_the_relay_its_lock(
-    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ENTRIES = "credits.ledger"
+OUTBOX = "SELECT count(*) FROM outbox"
+
+
+@dataclass(slots=True)
+class Here:
+    """A relay that runs, and a ledger for it to announce."""
+
+    cluster: Cluster
+    pool: asyncpg.Pool
+    ledger: Ledger
+    relay: relay.Relay
+
+    async def sequences(self) -> list[int]:
+        """Read what was announced of `org:acme`, in order."""
+        records = await read_all(self.cluster.bootstrap, [self.cluster.topic(ENTRIES)])
+        return [decode(r.value, r.headers).data["sequence"] for r in records]
+
+    async def announced(self, count: int) -> None:
+        async def all_there() -> bool:
+            return len(await self.sequences()) >= count
+
+        await until(all_there, 30, f"{count} announcements")
+
+    async def emptied(self) -> None:
+        async def empty() -> bool:
+            return not await self.pool.fetchval(OUTBOX)
+
+        await until(empty, 30, "an empty outbox")
+
+
+@asynccontextmanager
+async def relaying(stack: Stack, pool: asyncpg.Pool) -> AsyncIterator[Here]:
+    """Run a relay for the length of the block."""
     cluster = Cluster(stack.kafka, f"{uuid4().hex[:8]}.")
     await apply_topics(stack.kafka, prefix=cluster.prefix, partitions=1)
     ledger = Ledger(await open_store(pool, Rules(provisioning="manual")))
+    made = Here(cluster, pool, ledger, relay.Relay(ledger.store, cluster))
+    running = asyncio.create_task(made.relay.run())
+    try:
+        yield made
+    finally:
+        made.relay.stop()
+        await running
+
+
+class Broker:
+    """Takes its time, or fails: `acks` says what becomes of each transaction's acknowledgements.
+
+    What is sent is sent for real, at once but for `slow_s`.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow_s: float = 0) -> None:
+        self._send, self._slow_s = batches.send, slow_s
+        self.acks: list[asyncio.Future[None]] = []
+        self.sent = 0
+        monkeypatch.setattr(batches, "send", self.send)
+
+    async def send(self, *args: Any) -> list[asyncio.Future[Any]]:
+        await asyncio.sleep(self._slow_s)
+        sent = await self._send(*args)
+        ack = self.acks[self.sent] if self.sent < len(self.acks) else None
+        self.sent += 1
+        return [asyncio.ensure_future(_once(ack, one)) for one in sent]
+
+
+async def _once(ack: asyncio.Future[None] | None, acknowledged: asyncio.Future[Any]) -> Any:
+    if ack is not None:
+        await ack
+    return await acknowledged
+
+
+async def test_a_slow_broker_does_not_cost_the_relay_its_lock(
+    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "_SILENT_S", 1.0)
-    monkeypatch.setattr(batches, "send", _slowly(batches.send, 2.5))
-    announcing = relay.Relay(ledger.store, cluster)
-    running = asyncio.create_task(announcing.run())
-    await ledger.grant("org:acme", 1)
-    async with asyncio.timeout(30):
-        while await pool.fetchval("SELECT count(*) FROM outbox"):
-            await asyncio.sleep(0.1)
-    announcing.stop()
-    await running
-    (ends,) = (await ends_of(stack.kafka, [cluster.topic("credits.ledger")])).values()
-    assert ends == 1, "with a lost lock it is announced again"
+    Broker(monkeypatch, slow_s=2.5)
+    async with relaying(stack, pool) as here:
+        await here.ledger.grant("org:acme", 1)
+        await here.emptied()
+        assert await here.sequences() == [1], "with a lost lock it is announced again"
 
 
-def _slowly(send: Any, seconds: float) -> Any:
-    """Acknowledge what was sent so much later."""
+async def test_slow_acknowledgements_do_not_cost_the_relay_its_lock(
+    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "_SILENT_S", 1.0)
+    broker = Broker(monkeypatch)
+    broker.acks = [asyncio.get_running_loop().create_future()]
+    async with relaying(stack, pool) as here:
+        await here.ledger.grant("org:acme", 1)
+        await here.announced(1)
+        await asyncio.sleep(2.5)
+        broker.acks[0].set_result(None)
+        await here.emptied()
+        assert await here.sequences() == [1], "with a lost lock it is announced again"
 
-    async def late(acknowledged: asyncio.Future[Any]) -> Any:
-        await asyncio.sleep(seconds)
-        return await acknowledged
 
-    async def sent(*args: Any) -> list[asyncio.Future[Any]]:
-        return [asyncio.ensure_future(late(one)) for one in await send(*args)]
+async def test_rows_go_in_the_order_they_were_sent_in(
+    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whatever is announced again after a crash is followed by all that came after it."""
+    broker = Broker(monkeypatch)
+    broker.acks = [asyncio.get_running_loop().create_future()]
+    async with relaying(stack, pool) as here:
+        for _ in range(3):
+            await here.ledger.grant("org:acme", 1)
+        await here.announced(3)
+        await asyncio.sleep(1)
+        assert await pool.fetchval(OUTBOX) == 3, "two are acknowledged, and one before them is not"
+        broker.acks[0].set_exception(KafkaTimeoutError())
+        await here.emptied()
+        assert await here.sequences() == [1, 2, 3, 1, 2, 3]
 
-    return sent
+
+async def test_so_many_transactions_are_on_their_way_and_a_stop_waits_for_them(
+    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "_IN_FLIGHT_TX", 2)
+    broker = Broker(monkeypatch)
+    broker.acks = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    async with relaying(stack, pool) as here:
+        for _ in range(4):
+            await here.ledger.grant("org:acme", 1)
+        await here.announced(2)
+        await asyncio.sleep(0.5)
+        assert broker.sent == 2
+        broker.acks[0].set_result(None)
+        await here.announced(3)
+        here.relay.stop()
+        await asyncio.sleep(0.5)
+        for ack in broker.acks[1:]:
+            ack.set_result(None)
+    assert await here.sequences() == [1, 2, 3]
+    assert await pool.fetchval(OUTBOX) == 1, "what was sent is deleted, the rest is for the next"

@@ -1,17 +1,21 @@
 """The relay: the only publisher of facts (rule 6).
 
 It reads the outbox in id order, builds the events of each transaction from the ledger's rows,
-publishes them, and deletes the outbox rows once all are acknowledged. Ids of one account rise in
-commit order, so its facts are announced in order. After a failed send it starts again with a new
-producer at the oldest row: what was announced twice has the same event id.
+publishes them, and deletes the outbox row once all are acknowledged. It goes on reading meanwhile,
+but rows go in the order they were sent in: what is left after a crash has nothing missing before
+it. Ids of one account rise in commit order, so its facts are announced in order. After a failed
+send it starts again with a new producer at the oldest row: what was announced twice has the same
+event id.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time_ns
 from typing import Any, TypeVar
@@ -34,7 +38,7 @@ from faregate.ledger.write import TX_BITS
 
 log = structlog.get_logger("faregate.relay")
 
-_BATCH_TX = 64
+_IN_FLIGHT_TX = 64
 _IDLE_S = 0.25
 _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
@@ -45,6 +49,14 @@ Value = TypeVar("Value")
 
 class LostLock(Exception):
     """The connection that holds the relay's lock is gone, so another relay may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transaction whose facts are on their way; `acked` ends when all are acknowledged."""
+
+    tx: int
+    acked: asyncio.Task[None]
 
 
 class Relay:
@@ -78,13 +90,15 @@ class Relay:
                 await self._wait(self._stopping, _RETRY_S)
                 return
             producer = make_producer(self._cluster, "relay")
+            in_flight: deque[Sent] = deque()
             try:
                 await self._prepare(connection)
                 await producer.start()
                 log.info("relay_started")
-                while not self._stopping.is_set():
-                    await self._once(connection, producer)
+                while in_flight or not self._stopping.is_set():
+                    await self._turn(connection, producer, in_flight)
             finally:
+                await _give_up(in_flight)
                 await close_producer(producer)
                 if not connection.is_closed():
                     await connection.reset()
@@ -102,46 +116,31 @@ class Relay:
     def _on_news(self, *_: object) -> None:
         self._news.set()
 
-    async def _once(self, connection: asyncpg.Connection, producer: AIOKafkaProducer) -> None:
+    async def _turn(
+        self, connection: asyncpg.Connection, producer: AIOKafkaProducer, in_flight: deque[Sent]
+    ) -> None:
+        """Delete what is acknowledged, send what is new; wait when there is neither."""
         self._news.clear()
         if connection.is_closed():
             raise LostLock
-        waiting = await connection.fetch(SQL["outbox"], _BATCH_TX)
+        acked = _acknowledged(in_flight)
+        if acked:
+            failpoints.reach("after_ack")
+        room = 0 if self._stopping.is_set() else _IN_FLIGHT_TX - len(in_flight)
+        sent = [sent.tx for sent in in_flight]
+        waiting = await connection.fetch(SQL["outbox"], acked, sent, room)
         if not waiting:
             await self._wait(self._news, _IDLE_S)
             return
         self._store.names.as_of(waiting[0]["erasures"])
-        await self._publish(connection, producer, waiting)
-        failpoints.reach("after_ack")
-        await connection.execute(SQL["delete_outbox"], [row["tx"] for row in waiting])
-
-    async def _publish(
-        self,
-        connection: asyncpg.Connection,
-        producer: AIOKafkaProducer,
-        waiting: Sequence[asyncpg.Record],
-    ) -> None:
-        """Publish transactions and wait until all is acknowledged.
-
-        A transaction's events are built while those of the one before are on their way.
-        """
-        pending: list[asyncio.Future[Any]] = []
-        began_ns, count, contexts = time_ns(), 0, set[tracing.TraceContext | None]()
-        try:
-            for row in waiting:
-                records = await self._records(connection, row["tx"], row["checkpoints"])
-                count += len(records)
-                if tracing.is_recording() and len(contexts) < tracing.MOST_TRACES:
-                    contexts.update(tracing.context_in(r.headers) for r in records)
-                failpoints.reach("before_send")
-                sending = batches.send(producer, self._cluster, records)
-                pending += await _awake(connection, sending)
-            with spans.published(count, contexts, began_ns):
-                async with asyncio.timeout(_ACK_TIMEOUT_S):
-                    await _awake(connection, asyncio.gather(*pending))
-        finally:
-            for future in pending:
-                future.cancel()
+        for row in waiting:
+            records = await self._records(connection, row["tx"], row["checkpoints"])
+            failpoints.reach("before_send")
+            began_ns = time_ns()
+            pending = await _awake(connection, batches.send(producer, self._cluster, records))
+            task = asyncio.create_task(_settled(pending, records, began_ns))
+            task.add_done_callback(self._on_news)
+            in_flight.append(Sent(row["tx"], task))
 
     async def _records(
         self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
@@ -171,6 +170,38 @@ class Relay:
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
+
+
+def _acknowledged(in_flight: deque[Sent]) -> list[int]:
+    """Take out those that are acknowledged, as do all before them. Raises what a send did."""
+    acked = []
+    while in_flight and in_flight[0].acked.done():
+        in_flight[0].acked.result()
+        acked.append(in_flight.popleft().tx)
+    return acked
+
+
+async def _give_up(in_flight: deque[Sent]) -> None:
+    """Wait for nothing more; their rows are still there, so another relay sends them again."""
+    for sent in in_flight:
+        sent.acked.cancel()
+    await asyncio.gather(*(sent.acked for sent in in_flight), return_exceptions=True)
+
+
+async def _settled(
+    pending: Sequence[asyncio.Future[Any]], records: Sequence[Record], began_ns: int
+) -> None:
+    """Wait until all is acknowledged. Raises aiokafka's errors and TimeoutError."""
+    contexts: set[tracing.TraceContext | None] = set()
+    if tracing.is_recording():
+        contexts.update(tracing.context_in(r.headers) for r in records)
+    try:
+        with spans.published(len(records), contexts, began_ns):
+            async with asyncio.timeout(_ACK_TIMEOUT_S):
+                await asyncio.gather(*pending)
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 async def _awake(connection: asyncpg.Connection, work: Awaitable[Value]) -> Value:

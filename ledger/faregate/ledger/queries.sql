@@ -199,10 +199,11 @@ SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND cons
 INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2) RETURNING pg_notify('outbox', '');
 
 -- name: outbox
-SELECT tx, checkpoints, (SELECT erasures FROM ledger) AS erasures FROM outbox ORDER BY tx LIMIT $1;
-
--- name: delete_outbox
-DELETE FROM outbox WHERE tx = ANY ($1::bigint[]);
+-- What is announced goes ($1); what is on its way ($2) is not read again.
+WITH gone AS (DELETE FROM outbox WHERE tx = ANY ($1::bigint[]))
+SELECT tx, checkpoints, (SELECT erasures FROM ledger) AS erasures FROM outbox
+WHERE tx <> ALL ($1::bigint[] || $2::bigint[])
+ORDER BY tx LIMIT $3;
 
 -- name: lock_relay
 SELECT pg_try_advisory_lock(hashtextextended('faregate.relay', 0));
