@@ -14,7 +14,7 @@ from tests.bench import callers
 from tests.bench.callers import gateway, other, tokens
 from tests.bench.client import Client, Connection, Timed, all_at_once, paced, request, value_of
 from tests.bench.figures import Figure, percentile, rate
-from tests.bench.lane import BenchFailed, Ends, modules, started
+from tests.bench.lane import BenchFailed, Ends, at_rest, modules, started
 from tests.bench.world import Sizes, World
 
 CALLERS = 100
@@ -50,6 +50,7 @@ async def calls(world: World) -> dict[str, Figure]:
         deducted = await _at_once(client, [_made(callers.deduct, t) for t in first], seconds)
         single = await all_at_once(client, CALLERS, _pairs(first), seconds)
         many = await all_at_once(client, BATCH_CALLERS, _batches(first), seconds)
+        await at_rest(lane)
         held = await _paced_holds(client, mine, world.sizes)
     pairs = len(many.times) // 2 * callers.BATCH
     return {
@@ -80,6 +81,7 @@ async def beside(world: World) -> dict[str, Figure]:
         await callers.warm(client, mine)
         await feed.logged("assigned")
         before = await _settled(ends)
+        await at_rest(lane)
         feed.go()
         begin = perf_counter()
         await asyncio.sleep(sizes.warm_s)

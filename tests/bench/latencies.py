@@ -17,7 +17,7 @@ from tests.bench import echo as echo_process
 from tests.bench import events
 from tests.bench.events import Raw
 from tests.bench.figures import Figure, percentile, rate
-from tests.bench.lane import BenchFailed, Ends, Lane, module, started
+from tests.bench.lane import BenchFailed, Ends, Lane, at_rest, module, started
 from tests.bench.world import World
 
 from faregate.consumers.kafka import make_producer
@@ -65,6 +65,7 @@ async def _paced(
     users = [f"u{i % warm}" for i in range(warm + n)]
     ids = [f"{name}-{perf_counter()}-{number}" for number in range(warm + n)]
     raws = [events.request(user, i) for user, i in zip(users, ids, strict=True)]
+    await at_rest(lane)
     due, seen = await _send_and_watch(
         lane, lane.cluster.topic(topic_in), lane.cluster.topic(topic_out), raws
     )
