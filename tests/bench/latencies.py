@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from tests.bench import disk, events
 from tests.bench import echo as echo_process
-from tests.bench import events
 from tests.bench.events import Raw
 from tests.bench.figures import Figure, percentile, rate
 from tests.bench.lane import BenchFailed, Ends, Lane, at_rest, module, started
@@ -55,7 +55,9 @@ async def decision_latency(world: World) -> dict[str, Figure]:
     async with started(lane, "relay", "entitlements") as (relay, entitlements):
         await relay.logged("relay_started")
         await entitlements.logged("assigned")
-        return await _paced(lane, world, "pipeline.requests", "pipeline.initiated", "decision")
+        with disk.watched() as found:
+            paced = await _paced(lane, world, "pipeline.requests", "pipeline.initiated", "decision")
+        return {**paced, **found}
 
 
 async def _paced(

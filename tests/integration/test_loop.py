@@ -246,7 +246,9 @@ async def test_kafkas_own_lag_returns_to_zero_although_a_commit_failed(here: Wor
 
 
 @pytest.mark.stack
-async def test_batches_take_a_part_of_what_waits_and_are_small_again_at_its_end(here: World) -> None:
+async def test_batches_take_a_part_of_what_waits_and_are_small_again_at_its_end(
+    here: World,
+) -> None:
     await here.send(*(here.usage() for _ in range(400)))
     async with here.running("deduction", "relay") as started:
         loop, sizes = started["deduction"], []

@@ -66,7 +66,12 @@ async def put_rows(connection: asyncpg.Connection, new: Rows) -> None:
 
 
 def insertion(new: Rows) -> Change:
-    """Make the statement that inserts some rows: one array for each column."""
+    """Make the statement that inserts some rows: one array for each column, or just the one row.
+
+    The driver looks at each value of an array several times over.
+    """
+    if len(new.rows) == 1:
+        return Change(_insert_one(new.table, new.columns), new.rows[0])
     values: list[Sequence[Any]] = list(zip(*new.rows, strict=True))
     for n, column in enumerate(new.columns):
         if column in _LISTS:
@@ -113,3 +118,11 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
     taken = ", ".join(f"{c}::{_LISTS[c]}" if c in _LISTS else c for c in columns)
     source = f"unnest({arrays}) AS new ({names})"
     return f"INSERT INTO {table} ({names}) SELECT {taken} FROM {source}"  # noqa: S608 - our names
+
+
+@lru_cache(32)
+def _insert_one(table: str, columns: tuple[str, ...]) -> str:
+    values = ", ".join(
+        f"${n}::{_LISTS.get(c) or _TYPE_OF.get(c, 'text')}" for n, c in enumerate(columns, 1)
+    )
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - our names
