@@ -26,19 +26,6 @@ class Asker:
     def __init__(self, client: AIOKafkaClient) -> None:
         self._client = client
 
-    async def end_offsets_twice(self, partitions: Iterable[TopicPartition]) -> tuple[Ends, Ends]:
-        """Ask twice: whatever lies before the first ends was there when the second were given.
-
-        One broker answers both in one round trip, and in their order.
-        """
-        wanted = list(partitions)
-        if len({await self._leader(tp) for tp in wanted}) > 1:
-            one, two = await self.end_offsets(wanted), await self.end_offsets(wanted)
-        else:
-            one, two = await asyncio.gather(self.end_offsets(wanted), self.end_offsets(wanted))
-        first = {tp: min(end, two[tp]) for tp, end in one.items()}
-        return first, {tp: max(end, two[tp]) for tp, end in one.items()}
-
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> Ends:
         """Give where committed reads of partitions end now. Raises aiokafka's errors."""
         asked: dict[int, dict[str, list[tuple[int, int]]]] = {}

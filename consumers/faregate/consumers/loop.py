@@ -189,9 +189,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         wait_ms = 0 if ahead else int(self._settings.poll_s * 1000)
         polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size.most)
         records = ahead + in_order(polled, self._topics)
-        if self._asker and records:
-            records = await self._catch_up(self._asker, records)
-        return records
+        ask = self._asker if records else None
+        return await self._catch_up(ask, records) if ask else records
 
     async def _catch_up(self, asker: Asker, hand: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """Read the co-partitions up to the time of what is in hand, and merge them by time.
@@ -201,12 +200,15 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         batches; it is bounded when nothing more comes, or a held record is first.
         """
         assignments = self._assignments
-        first, ends = await asker.end_offsets_twice(self._consumer.assignment())
+        first = await asker.end_offsets(self._consumer.assignment())
+        hand = [r for r in hand if partition_of(r) in first]
+        if not await self._behind(first) and assignments == self._assignments:
+            return in_time(hand)  # all that was there when these had been read
         hand = [r for r in await self._freshen(hand, first) if partition_of(r) in first]
+        ends = await asker.end_offsets(first)  # what lies before the first ends was there by then
         read_to = latest(hand)
         newest = max((r.timestamp for r in hand if r.offset < first[partition_of(r)]), default=0)
-        behind = set(ends)
-        until = monotonic() + _CATCH_UP_S
+        behind, until = set(ends), monotonic() + _CATCH_UP_S
         while behind := {
             tp
             for tp in behind - self._held.keys()
@@ -240,14 +242,17 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self, hand: list[ConsumerRecord], ends: dict[TopicPartition, int]
     ) -> list[ConsumerRecord]:
         """Take what came since the client fetched what is in hand: it asks again only then."""
-        ours, assignments = set(ends), self._assignments
-        while len(hand) < self._size.most and not self._stopping.is_set():
-            ours = {tp for tp in ours - self._held.keys() if await self._before(tp, ends[tp])}
-            more = await self._more(len(hand)) if ours and assignments == self._assignments else []
-            if not more:
+        assignments = self._assignments
+        while len(hand) < self._size.most and await self._behind(ends):
+            moved = self._stopping.is_set() or assignments != self._assignments
+            if moved or not (more := await self._more(len(hand))):
                 break
             hand = hand + more
         return hand
+
+    async def _behind(self, ends: dict[TopicPartition, int]) -> set[TopicPartition]:
+        """Give those that are not read up to these ends, but for held ones."""
+        return {tp for tp in ends.keys() - self._held.keys() if await self._before(tp, ends[tp])}
 
     async def _more(
         self, in_hand: int, partitions: Iterable[TopicPartition] = ()
