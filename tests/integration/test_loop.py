@@ -159,10 +159,14 @@ async def test_a_rebalance_while_catching_up_decides_nothing_in_hand(here: World
                 ours = loop._consumer.assignment()
                 await loop.on_partitions_revoked(ours)
                 await loop.on_partitions_assigned(ours)
-                return False
-            return bool(await before(tp, end))
+            # As after a real one: no position is known until it is placed.
+            return not loop._unplaced and bool(await before(tp, end))
 
-        loop._before = rebalance_once
+        async def placed(records: list[ConsumerRecord]) -> bool:
+            assert not loop._unplaced, "what is in hand may be somebody else's"
+            return bool(await process(records))
+
+        loop._before, loop._process, process = rebalance_once, placed, loop._process
         await here.send(completed("b", "cj_assessment", "p"))
         await here.send(here.request("p", batch_id="b"))
         announced = await prove(here, "entitlements")
