@@ -15,7 +15,8 @@ from typing import Any
 import uvloop
 from tests.bench import events
 
-from faregate.consumers import collector
+from faregate.consumers import batches, collector
+from faregate.consumers.announce import Record
 from faregate.consumers.kafka import Cluster, make_producer
 
 TOPIC = "usage.recorded"
@@ -31,6 +32,7 @@ async def main(n: int, per_s: float) -> None:
     """Send `n` events of usage, `per_s` of them each second, in steps of five milliseconds."""
     cluster = Cluster(os.environ["FAREGATE_KAFKA"], os.environ["FAREGATE_TOPIC_PREFIX"])
     raws = [events.usage(user) for user in events.many(n)]
+    records = [Record(TOPIC, raw.key, raw.value, raw.headers) for raw in raws]
     producer = make_producer(cluster, "feed")
     await producer.start()
     try:
@@ -39,12 +41,11 @@ async def main(n: int, per_s: float) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         begin = perf_counter()
         sent: list[asyncio.Future[Any]] = []
-        while len(sent) < n:
+        given = 0
+        while given < n:
             due = min(n, int((perf_counter() - begin) * per_s))
-            sent += [
-                await producer.send(cluster.topic(TOPIC), raw.value, raw.key, headers=raw.headers)
-                for raw in raws[len(sent) : due]
-            ]
+            sent += await batches.send(producer, cluster, records[given:due])
+            given = due
             await asyncio.sleep(_STEP_S)
         await asyncio.gather(*sent)
         _say("done")

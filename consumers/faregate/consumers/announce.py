@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any
 from uuid import UUID
@@ -148,10 +149,16 @@ def _entry(row: Row, account: str, subjects: Subjects, nth: int, keys: Keys) -> 
 def _grants(deltas: Sequence[int], account: str, keys: Keys) -> list[dict[str, Any]]:
     """List which grants an entry took from or gave to; what it only pins moves no credits."""
     return [
-        {"grant_id": keys.grant(account, deltas[n]), "amount": to_credits(deltas[n + 1])}
+        {"grant_id": _grant_id(keys, account, deltas[n]), "amount": to_credits(deltas[n + 1])}
         for n in range(0, len(deltas), 3)
         if deltas[n + 1]
     ]
+
+
+@lru_cache(50_000)
+def _grant_id(keys: Keys, account: str, number: int) -> str:
+    """Name a grant; most entries of an account take from the same one."""
+    return keys.grant(account, number)
 
 
 def _alerts(row: Row) -> Iterator[tuple[str, str, int | None]]:
