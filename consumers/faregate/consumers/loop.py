@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 
 import structlog
@@ -369,12 +370,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     def _release_held(self) -> None:
         for tp in [tp for tp, until in self._held.items() if monotonic() >= until]:
             del self._held[tp]
-            if tp in self._unplaced:
-                continue
-            try:
-                self._consumer.resume(tp)
-            except _ILLEGAL_STATE:
-                continue
+            if tp not in self._unplaced:
+                with suppress(*_ILLEGAL_STATE):
+                    self._consumer.resume(tp)
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
         for record in reversed([*records, *self._ahead]):

@@ -13,7 +13,7 @@ class LoopSettings:
     a part of that, up to `batch_under_lag`.
     """
 
-    batch: int = 125
+    batch: int = 50
     batch_under_lag: int = 2000
     slow_batch_s: float = 0.25
     poll_s: float = 0.2
