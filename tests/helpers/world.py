@@ -22,7 +22,7 @@ from tests.helpers.processes import environment
 from faregate.consumers.kafka import Cluster
 from faregate.consumers.lag import lag_of
 from faregate.consumers.offsets import Offsets
-from faregate.consumers.topic_ids import describe
+from faregate.consumers.topic_ids import describe_all
 from faregate.events import Event, decode
 from faregate.events.topics import INPUT_TOPICS, TOPICS, apply_topics, dlq_of
 from faregate.ledger.core import Rules
@@ -128,7 +128,7 @@ class World:
 
     async def lag(self, consumer: str) -> int:
         """Count what a consumer group has not kept yet."""
-        topics = await describe(
+        topics = await describe_all(
             self.kafka, [self.prefix + t for t in processes.CONSUMERS[consumer]]
         )
         offsets = Offsets(self.store, consumer, topics)

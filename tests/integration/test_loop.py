@@ -18,7 +18,7 @@ from tests.helpers.world import World, completed, delete_topics, until, world
 from faregate.consumers.loop import Loop, LoopSettings
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.sizing import BatchSize
-from faregate.consumers.topic_ids import describe
+from faregate.consumers.topic_ids import describe_all
 from faregate.consumers.watchdog import Watchdog
 from faregate.events.topics import apply_topics
 
@@ -280,7 +280,7 @@ async def _watched(
     here: World, owned: dict[int, int], *, waits: bool = False
 ) -> AsyncIterator[tuple[Offsets, asyncio.Event]]:
     """Watch a group that has its partitions and does not read."""
-    topics = await describe(here.kafka, [here.prefix + "usage.recorded"])
+    topics = await describe_all(here.kafka, [here.prefix + "usage.recorded"])
     offsets, gave_up = Offsets(here.store, "deduction", topics), asyncio.Event()
     offsets._known = {TopicPartition(here.prefix + "usage.recorded", n): o
                       for n, o in owned.items()}  # fmt: skip
