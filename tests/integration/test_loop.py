@@ -176,6 +176,41 @@ async def test_a_rebalance_while_catching_up_decides_nothing_in_hand(here: World
 
 
 @pytest.mark.stack
+async def test_partitions_that_are_lost_before_the_loop_is_told_are_not_decided(
+    here: World,
+) -> None:
+    """The client changes its assignment first, and tells of it a moment later."""
+    async with here.running("entitlements", "relay") as started:
+        loop = started["entitlements"]
+        ask, before, process = loop._asker.end_offsets, loop._before, loop._process
+        ours, asked, lost = loop._consumer.assignment, list[int](), asyncio.Event()
+
+        async def lost_at_first(partitions: Iterable[TopicPartition]) -> Any:
+            ends = await ask(partitions)
+            asked.append(len(ends))
+            if len(asked) == 1:
+                lost.set()
+            elif lost.is_set():
+                lost.clear()
+                await loop.on_partitions_revoked(ours())
+                await loop.on_partitions_assigned(ours())
+            return ends
+
+        async def known(tp: TopicPartition, end: int) -> bool:
+            return not lost.is_set() and not loop._unplaced and bool(await before(tp, end))
+
+        async def owned(records: list[ConsumerRecord]) -> bool:
+            assert not lost.is_set(), "what is in hand is somebody else's"
+            return bool(await process(records))
+
+        loop._consumer.assignment = lambda: set() if lost.is_set() else ours()
+        loop._asker.end_offsets, loop._before, loop._process = lost_at_first, known, owned
+        await here.send(here.request("p", batch_id="b"))
+        await prove(here, "entitlements")
+        assert len(asked) > 2
+
+
+@pytest.mark.stack
 async def test_a_consumer_that_is_told_to_stop_does_not_decide_without_the_progress(
     here: World,
 ) -> None:

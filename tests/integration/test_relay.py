@@ -28,6 +28,10 @@ pytestmark = pytest.mark.stack
 
 ENTRIES = "credits.ledger"
 OUTBOX = "SELECT count(*) FROM outbox"
+END_RELAY = """
+    SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()
+"""
 
 
 @dataclass(slots=True)
@@ -137,6 +141,40 @@ async def test_rows_go_in_the_order_they_were_sent_in(
         await asyncio.sleep(1)
         assert await pool.fetchval(OUTBOX) == 3, "two are acknowledged, and one before them is not"
         broker.acks[0].set_exception(KafkaTimeoutError())
+        await here.emptied()
+        assert await here.sequences() == [1, 2, 3, 1, 2, 3]
+
+
+async def test_a_send_that_fails_is_noticed_whatever_is_before_it(
+    stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent after it would come before it: so nothing is."""
+    broker = Broker(monkeypatch)
+    loop = asyncio.get_running_loop()
+    broker.acks = [loop.create_future(), loop.create_future()]
+    async with relaying(stack, pool) as here:
+        for _ in range(2):
+            await here.ledger.grant("org:acme", 1)
+        await here.announced(2)
+        broker.acks[1].set_exception(KafkaTimeoutError())
+        async with asyncio.timeout(15):  # the first one has 30 s
+            await here.emptied()
+        assert await here.sequences() == [1, 2, 1, 2]
+
+
+async def test_a_session_that_ends_while_facts_are_on_their_way_loses_none(
+    stack: Stack,
+    pool: asyncpg.Pool,
+    owner: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Broker(monkeypatch)
+    broker.acks = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    async with relaying(stack, pool) as here:
+        for _ in range(3):
+            await here.ledger.grant("org:acme", 1)
+        await here.announced(3)
+        assert await owner.fetchval(END_RELAY) == 1
         await here.emptied()
         assert await here.sequences() == [1, 2, 3, 1, 2, 3]
 

@@ -247,3 +247,8 @@ def accounts_of(rows: list[Row]) -> set[int]:
         )
         found.update(row[name] for name in names if row[name] is not None)
     return found
+
+
+def forget() -> None:
+    """Forget the names in what is remembered: somebody has been erased."""
+    _grant_id.cache_clear()

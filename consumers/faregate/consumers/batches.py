@@ -61,3 +61,8 @@ async def _send_to(
             batch.append(timestamp=None, key=r.key, value=r.value, headers=r.headers)
     futures.append(await producer.send_batch(batch, topic, partition=partition))
     return futures
+
+
+def forget() -> None:
+    """Forget the keys in what is remembered: somebody has been erased."""
+    partition_of.cache_clear()

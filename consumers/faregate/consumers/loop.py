@@ -27,6 +27,7 @@ from faregate.consumers.loop_settings import LoopSettings
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import (
     Batch,
+    all_below,
     in_order,
     in_time,
     latest,
@@ -203,7 +204,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         assignments = self._assignments
         first = await asker.end_offsets(self._consumer.assignment())
         hand = [r for r in hand if partition_of(r) in first]
-        if not await self._behind(first) and assignments == self._assignments:
+        behind = await self._behind(first)
+        same = assignments == self._assignments and first.keys() <= self._consumer.assignment()
+        if same and not behind and all_below(hand, first):
             return in_time(hand)  # all that was there when these had been read
         hand = [r for r in await self._freshen(hand, first) if partition_of(r) in first]
         ends = await asker.end_offsets(first)  # what lies before the first ends was there by then
@@ -389,10 +392,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             log.info("partition_lost", partition=f"{tp.topic}[{tp.partition}]")
 
     async def _pause_s(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
 
 
 __all__ = ["Loop", "LoopSettings"]

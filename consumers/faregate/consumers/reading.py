@@ -73,6 +73,11 @@ def next_offsets(records: Iterable[ConsumerRecord]) -> dict[TopicPartition, int]
     return {TopicPartition(*place): end for place, end in ends.items()}
 
 
+def all_below(records: Iterable[ConsumerRecord], ends: Mapping[TopicPartition, int]) -> bool:
+    """Tell whether each record lies before the end of its partition."""
+    return all(r.offset < ends[partition_of(r)] for r in records)
+
+
 def waiting(consumer: AIOKafkaConsumer, kept: Mapping[TopicPartition, int]) -> int:
     """Count the records beyond the kept offsets, as of the last fetch: without asking the broker."""
     ours = kept.keys() & consumer.assignment()

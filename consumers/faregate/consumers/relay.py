@@ -129,18 +129,31 @@ class Relay:
         room = 0 if self._stopping.is_set() else _IN_FLIGHT_TX - len(in_flight)
         sent = [sent.tx for sent in in_flight]
         waiting = await connection.fetch(SQL["outbox"], acked, sent, room)
+        _raise_failed(in_flight)
         if not waiting:
             await self._wait(self._news, _IDLE_S)
             return
-        self._store.names.as_of(waiting[0]["erasures"])
+        self._as_of(waiting[0]["erasures"])
         for row in waiting:
             records = await self._records(connection, row["tx"], row["checkpoints"])
+            _raise_failed(in_flight)
             failpoints.reach("before_send")
             began_ns = time_ns()
-            pending = await _awake(connection, batches.send(producer, self._cluster, records))
-            task = asyncio.create_task(_settled(pending, records, began_ns))
+            sending = batches.send(producer, self._cluster, records)
+            pending = await _awake(connection, sending, in_flight)
+            task = asyncio.create_task(
+                _settled(pending, len(records), _contexts(records), began_ns)
+            )
             task.add_done_callback(self._on_news)
             in_flight.append(Sent(row["tx"], task))
+
+    def _as_of(self, erasures: int) -> None:
+        """Forget names when somebody has been erased, wherever they are remembered."""
+        names = self._store.names
+        if names.erasures != erasures:
+            announce.forget()
+            batches.forget()
+        names.as_of(erasures)
 
     async def _records(
         self, connection: asyncpg.Connection, tx: int, checkpoints: str | None
@@ -173,12 +186,18 @@ class Relay:
 
 
 def _acknowledged(in_flight: deque[Sent]) -> list[int]:
-    """Take out those that are acknowledged, as do all before them. Raises what a send did."""
+    """Take out those that are acknowledged, as are all before them."""
     acked = []
-    while in_flight and in_flight[0].acked.done():
-        in_flight[0].acked.result()
+    while in_flight and in_flight[0].acked.done() and in_flight[0].acked.exception() is None:
         acked.append(in_flight.popleft().tx)
     return acked
+
+
+def _raise_failed(in_flight: deque[Sent]) -> None:
+    """Raise what a send did, whichever it was: what comes after it must not be sent."""
+    for sent in in_flight:
+        if sent.acked.done():
+            sent.acked.result()
 
 
 async def _give_up(in_flight: deque[Sent]) -> None:
@@ -188,15 +207,21 @@ async def _give_up(in_flight: deque[Sent]) -> None:
     await asyncio.gather(*(sent.acked for sent in in_flight), return_exceptions=True)
 
 
+def _contexts(records: Sequence[Record]) -> set[tracing.TraceContext | None]:
+    if not tracing.is_recording():
+        return set()
+    return {tracing.context_in(r.headers) for r in records}
+
+
 async def _settled(
-    pending: Sequence[asyncio.Future[Any]], records: Sequence[Record], began_ns: int
+    pending: Sequence[asyncio.Future[Any]],
+    count: int,
+    contexts: set[tracing.TraceContext | None],
+    began_ns: int,
 ) -> None:
     """Wait until all is acknowledged. Raises aiokafka's errors and TimeoutError."""
-    contexts: set[tracing.TraceContext | None] = set()
-    if tracing.is_recording():
-        contexts.update(tracing.context_in(r.headers) for r in records)
     try:
-        with spans.published(len(records), contexts, began_ns):
+        with spans.published(count, contexts, began_ns):
             async with asyncio.timeout(_ACK_TIMEOUT_S):
                 await asyncio.gather(*pending)
     finally:
@@ -204,12 +229,18 @@ async def _settled(
             future.cancel()
 
 
-async def _awake(connection: asyncpg.Connection, work: Awaitable[Value]) -> Value:
-    """Wait for the broker; the session that holds the lock must not end of silence meanwhile."""
+async def _awake(
+    connection: asyncpg.Connection, work: Awaitable[Value], in_flight: deque[Sent]
+) -> Value:
+    """Wait for the broker; the session that holds the lock must not end of silence meanwhile.
+
+    Raises what a send before it did.
+    """
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait([task], timeout=_SILENT_S / 3))[0]:
             await connection.execute("SELECT 1")
+            _raise_failed(in_flight)
         return await task
     finally:
         task.cancel()

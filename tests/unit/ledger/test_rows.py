@@ -25,3 +25,11 @@ def test_a_list_goes_as_text_since_unnest_would_take_it_apart() -> None:
     change = insertion(Rows("entries", ("id", "grants"), [(1, [2, -3, 4]), (5, None)]))
     assert change.values == [(1, 5), ["{2,-3,4}", None]]
     assert "SELECT id, grants::bigint[] FROM unnest($1::bigint[], $2::text[])" in change.sql
+
+
+def test_one_row_goes_as_it_is() -> None:
+    change = insertion(Rows("entries", ("id", "grants", "kind"), [(1, [2, -3, 4], None)]))
+    assert change.sql == (
+        "INSERT INTO entries (id, grants, kind) VALUES ($1::bigint, $2::bigint[], $3::text)"
+    )
+    assert change.values == (1, [2, -3, 4], None)
