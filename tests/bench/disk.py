@@ -21,8 +21,11 @@ _EVERY_S = 0.02
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, Figure]]:
-    """Write 8 KiB and wait for the disk, 50 times a second; afterwards there are the figures."""
+def watched(name: str) -> Iterator[dict[str, Figure]]:
+    """Write 8 KiB and wait for the disk, 50 times a second; afterwards there are the figures.
+
+    It is the disk of temporary files, as the embedded servers' is.
+    """
     found: dict[str, Figure] = {}
     times_ms: list[float] = []
     stopping = Event()
@@ -41,7 +44,7 @@ def watched() -> Iterator[dict[str, Figure]]:
         n, seconds = len(times_ms), perf_counter() - begin
     for percent in (50, 99):
         value = percentile(times_ms, percent)
-        found[f"disk_sync_p{percent}_ms"] = Figure(value, "ms", n, seconds)
+        found[f"{name}_disk_p{percent}_ms"] = Figure(value, "ms", n, seconds)
 
 
 def _probe(file: int, times_ms: list[float], stopping: Event) -> None:

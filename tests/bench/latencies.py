@@ -55,9 +55,7 @@ async def decision_latency(world: World) -> dict[str, Figure]:
     async with started(lane, "relay", "entitlements") as (relay, entitlements):
         await relay.logged("relay_started")
         await entitlements.logged("assigned")
-        with disk.watched() as found:
-            paced = await _paced(lane, world, "pipeline.requests", "pipeline.initiated", "decision")
-        return {**paced, **found}
+        return await _paced(lane, world, "pipeline.requests", "pipeline.initiated", "decision")
 
 
 async def _paced(
@@ -68,9 +66,10 @@ async def _paced(
     ids = [f"{name}-{perf_counter()}-{number}" for number in range(warm + n)]
     raws = [events.request(user, i) for user, i in zip(users, ids, strict=True)]
     await at_rest(lane)
-    due, seen = await _send_and_watch(
-        lane, lane.cluster.topic(topic_in), lane.cluster.topic(topic_out), raws
-    )
+    with disk.watched(name) as found:
+        due, seen = await _send_and_watch(
+            lane, lane.cluster.topic(topic_in), lane.cluster.topic(topic_out), raws
+        )
     missing = [i for i in ids if i not in seen]
     if missing:
         raise BenchFailed(f"{name}: {len(missing)} of {len(ids)} never came back")
@@ -79,6 +78,7 @@ async def _paced(
     return {
         f"{name}_p50_ms": Figure(percentile(times_ms, 50), "ms", n, seconds),
         f"{name}_p99_ms": Figure(percentile(times_ms, 99), "ms", n, seconds),
+        **found,
     }
 
 
