@@ -103,6 +103,9 @@ def worker(kafka: str, prefix: str, home: Path, *names: str, **settings: str) ->
     try:
         made.wait_logged("streams_started")
         yield made
+    except BaseException:
+        sys.stdout.write(f"{made.log.name} ends with:\n{made.log.read_text()[-4000:]}\n")
+        raise
     finally:
         made.stop()
 
