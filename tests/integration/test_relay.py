@@ -26,7 +26,6 @@ from faregate.ledger.store import open_store
 pytestmark = pytest.mark.stack
 
 
-ENTRIES = "credits.ledger"
 OUTBOX = "SELECT count(*) FROM outbox"
 END_RELAY = """
     SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
@@ -45,8 +44,14 @@ class Here:
 
     async def sequences(self) -> list[int]:
         """Read what was announced of `org:acme`, in order."""
-        records = await read_all(self.cluster.bootstrap, [self.cluster.topic(ENTRIES)])
+        records = await read_all(self.cluster.bootstrap, [self.cluster.topic("credits.ledger")])
         return [decode(r.value, r.headers).data["sequence"] for r in records]
+
+    async def granted(self, count: int, announced: int | None = None) -> None:
+        """Make so many entries of `org:acme`, and wait until they, or fewer, are announced."""
+        for _ in range(count):
+            await self.ledger.grant("org:acme", 1)
+        await self.announced(count if announced is None else announced)
 
     async def announced(self, count: int) -> None:
         async def all_there() -> bool:
@@ -77,14 +82,18 @@ async def relaying(stack: Stack, pool: asyncpg.Pool) -> AsyncIterator[Here]:
 
 
 class Broker:
-    """Takes its time, or fails: `acks` says what becomes of each transaction's acknowledgements.
+    """Takes its time, or fails.
 
-    What is sent is sent for real, at once but for `slow_s`.
+    What is sent is sent for real, at once but for `slow_s`. The first `waits` transactions are
+    acknowledged when `acks` says so, the others when they are.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow_s: float = 0) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, waits: int = 0, slow_s: float = 0
+    ) -> None:
         self._send, self._slow_s = batches.send, slow_s
-        self.acks: list[asyncio.Future[None]] = []
+        loop = asyncio.get_running_loop()
+        self.acks: list[asyncio.Future[None]] = [loop.create_future() for _ in range(waits)]
         self.sent = 0
         monkeypatch.setattr(batches, "send", self.send)
 
@@ -117,11 +126,9 @@ async def test_slow_acknowledgements_do_not_cost_the_relay_its_lock(
     stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_SILENT_S", 1.0)
-    broker = Broker(monkeypatch)
-    broker.acks = [asyncio.get_running_loop().create_future()]
+    broker = Broker(monkeypatch, waits=1)
     async with relaying(stack, pool) as here:
-        await here.ledger.grant("org:acme", 1)
-        await here.announced(1)
+        await here.granted(1)
         await asyncio.sleep(2.5)
         broker.acks[0].set_result(None)
         await here.emptied()
@@ -132,12 +139,9 @@ async def test_rows_go_in_the_order_they_were_sent_in(
     stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So whatever is announced again after a crash is followed by all that came after it."""
-    broker = Broker(monkeypatch)
-    broker.acks = [asyncio.get_running_loop().create_future()]
+    broker = Broker(monkeypatch, waits=1)
     async with relaying(stack, pool) as here:
-        for _ in range(3):
-            await here.ledger.grant("org:acme", 1)
-        await here.announced(3)
+        await here.granted(3)
         await asyncio.sleep(1)
         assert await pool.fetchval(OUTBOX) == 3, "two are acknowledged, and one before them is not"
         broker.acks[0].set_exception(KafkaTimeoutError())
@@ -149,13 +153,9 @@ async def test_a_send_that_fails_is_noticed_whatever_is_before_it(
     stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sent after it would come before it: so nothing is."""
-    broker = Broker(monkeypatch)
-    loop = asyncio.get_running_loop()
-    broker.acks = [loop.create_future(), loop.create_future()]
+    broker = Broker(monkeypatch, waits=2)
     async with relaying(stack, pool) as here:
-        for _ in range(2):
-            await here.ledger.grant("org:acme", 1)
-        await here.announced(2)
+        await here.granted(2)
         broker.acks[1].set_exception(KafkaTimeoutError())
         async with asyncio.timeout(15):  # the first one has 30 s
             await here.emptied()
@@ -168,12 +168,9 @@ async def test_a_session_that_ends_while_facts_are_on_their_way_loses_none(
     owner: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broker = Broker(monkeypatch)
-    broker.acks = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    Broker(monkeypatch, waits=3)
     async with relaying(stack, pool) as here:
-        for _ in range(3):
-            await here.ledger.grant("org:acme", 1)
-        await here.announced(3)
+        await here.granted(3)
         assert await owner.fetchval(END_RELAY) == 1
         await here.emptied()
         assert await here.sequences() == [1, 2, 3, 1, 2, 3]
@@ -183,12 +180,9 @@ async def test_so_many_transactions_are_on_their_way_and_a_stop_waits_for_them(
     stack: Stack, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_IN_FLIGHT_TX", 2)
-    broker = Broker(monkeypatch)
-    broker.acks = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    broker = Broker(monkeypatch, waits=3)
     async with relaying(stack, pool) as here:
-        for _ in range(4):
-            await here.ledger.grant("org:acme", 1)
-        await here.announced(2)
+        await here.granted(4, announced=2)
         await asyncio.sleep(0.5)
         assert broker.sent == 2
         broker.acks[0].set_result(None)
