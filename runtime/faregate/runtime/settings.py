@@ -87,7 +87,9 @@ class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
     session_timeout_ms: int = Field(
         15_000, ge=6_000, description="After so long without a sign a consumer is replaced."
     )
-    watchdog_s: float = Field(120, gt=0, description="A consumer stuck for so long is ended.")
+    watchdog_s: float = Field(
+        120, gt=0, description="A stuck consumer or stream is ended after so long."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged."
     )

@@ -22,6 +22,7 @@ def options(settings: Settings, bootstrap: str, directory: Path | None) -> Optio
         directory=directory,
         replication=settings.replication,
         session_timeout_s=settings.session_timeout_ms / 1000,
+        watchdog_s=settings.watchdog_s,
         every_s=settings.streams_every_s,
         runway_alert_s=settings.streams_runway_alert_s,
         denial_window_s=settings.streams_denial_window_s,

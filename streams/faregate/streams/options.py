@@ -17,6 +17,8 @@ class Options:
     directory: Path | None = None
     replication: int = 1
     session_timeout_s: float = 15.0
+    watchdog_s: float = 120.0
+    """A stream that has records to read and has read none for so long is ended."""
     every_s: float = 2.0
     """A signal that changed is published after so long, at the latest."""
     runway_alert_s: float = 4 * 3600.0

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from faregate.events.topics import Topic, apply_topics, partitions_of, topic_name
+from faregate.streams.faults import StreamsFault
 from faregate.streams.internal import internal_topics
 from faregate.streams.options import Options
 from faregate.streams.sources import SOURCES
+from faregate.streams.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from faregate.streams.apps.base import Stream
@@ -22,11 +24,9 @@ log = structlog.get_logger("faregate.streams")
 
 STOP_S = 10.0
 """A worker ends at most so long after it was told to; what it had in hand is read again."""
+EXIT_FAULT = 70
+"""The exit code of a worker that ends by a fault and does not stop in time."""
 _LOOK_EVERY_S = 0.2
-
-
-class StreamsFault(Exception):
-    """A stream cannot start, or has ended by itself; the message says why."""
 
 
 async def run(names: Sequence[str], options: Options) -> None:
@@ -36,12 +36,14 @@ async def run(names: Sequence[str], options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     streams = await make(names, options)
+    code = EXIT_FAULT
     try:
         await asyncio.gather(*(_start(stream) for stream in streams))
         log.info("streams_started", streams=list(names))
         await _watch(streams, stopping)
+        code = 0
     finally:
-        _end_hard_after(STOP_S)
+        _end_hard_after(STOP_S, code)
         await asyncio.gather(*(_stop(stream) for stream in streams))
         log.info("streams_stopped", streams=list(names))
 
@@ -104,14 +106,22 @@ async def _start(stream: "Stream") -> None:
 
 
 async def _watch(streams: Sequence["Stream"], stopping: asyncio.Event) -> None:
-    while not stopping.is_set():
-        for stream in streams:
-            if stream.app.crashed or stream.app.should_stop:
-                raise StreamsFault(f"{stream.name} has ended by itself; its log says why")
-        try:
-            await asyncio.wait_for(stopping.wait(), _LOOK_EVERY_S)
-        except TimeoutError:
-            continue
+    """Wait until all shall stop. Raises StreamsFault where one ends by itself or is stuck."""
+    dogs = [asyncio.create_task(Watchdog(stream).run()) for stream in streams]
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        while not stop.done():
+            for stream in streams:
+                if stream.app.crashed or stream.app.should_stop:
+                    raise StreamsFault(f"{stream.name} has ended by itself; its log says why")
+            done, _ = await asyncio.wait(
+                [stop, *dogs], timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                await task
+    finally:
+        for task in (stop, *dogs):
+            task.cancel()
 
 
 async def _stop(stream: "Stream") -> None:
@@ -125,7 +135,7 @@ async def _stop(stream: "Stream") -> None:
     )
 
 
-def _end_hard_after(seconds: float) -> None:
+def _end_hard_after(seconds: float, code: int) -> None:
     """End the process if it is still there then: Faust can hang while it stops.
 
     Nothing is lost by that: what was not committed is read again.
@@ -133,7 +143,7 @@ def _end_hard_after(seconds: float) -> None:
 
     def end() -> None:
         log.warning("streams_stop_timed_out", seconds=seconds)
-        os._exit(0)
+        os._exit(code)
 
     timer = threading.Timer(seconds - 1.0, end)
     timer.daemon = True

@@ -1,4 +1,4 @@
-"""`burn` with an agent that neither ends nor lets itself be cancelled: `… KAFKA PREFIX`."""
+"""`burn` with an agent that neither ends nor lets itself be cancelled: `… KAFKA PREFIX WATCHDOG_S`."""
 
 import asyncio
 import sys
@@ -18,5 +18,5 @@ async def hang(_self: object, _entry: Any) -> None:
 
 
 setattr(burn._Burn, "_take", hang)
-options = Options(sys.argv[1], sys.argv[2], session_timeout_s=6)
+options = Options(sys.argv[1], sys.argv[2], session_timeout_s=6, watchdog_s=float(sys.argv[3]))
 asyncio.run(run(["burn"], options))

@@ -113,6 +113,7 @@ def test_a_stream_that_hangs_ends_within_ten_seconds(streams: Streams) -> None:
             PROGRAM.with_name("a_stream_that_hangs.py"),
             streams.kafka,
             streams.prefix,
+            "120",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

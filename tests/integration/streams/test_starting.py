@@ -9,8 +9,9 @@ from tests.helpers.servers import Stack
 
 from faregate.events.topics import TOPICS, apply_topics, partitions_of
 from faregate.streams import NAMES, Options
+from faregate.streams.faults import StreamsFault
 from faregate.streams.internal import internal_topics
-from faregate.streams.worker import StreamsFault, make
+from faregate.streams.worker import make
 from faregate.testing.topics import delete_topics, kafka_admin
 
 pytestmark = pytest.mark.stack

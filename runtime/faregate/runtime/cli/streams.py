@@ -53,7 +53,8 @@ async def _run(names: list[str], settings: Settings) -> None:
             f"{error.name} is not installed: streams need an extra of their own",
             "pip install 'faregate[streams]'",
         ) from error
-    from faregate.streams.worker import StreamsFault, run
+    from faregate.streams.faults import StreamsFault
+    from faregate.streams.worker import run
 
     logging.getLogger("faust").setLevel(logging.ERROR)
     with streaming.state_directory(settings) as directory:
