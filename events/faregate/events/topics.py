@@ -5,8 +5,10 @@ again. `pipeline.requests` and `pipeline.progress` have the same partitions and 
 decides a request reads both. No rule about money rests on a key being right.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -22,6 +24,7 @@ DEFAULT_PARTITIONS = 6
 MAX_MESSAGE_BYTES = 1_048_576
 DLQ_EXTRA_BYTES = 131_072
 DLQ_SUFFIX = ".dlq"
+_APPEAR_S = 10.0
 
 _ROUTING = "org:<org_id> if there is one, else user:<user_id>"
 _ACCOUNT = "the account, e.g. org:acme"
@@ -190,6 +193,7 @@ async def apply_topics(
         present = await _present(admin)
         missing = {name: topic for name, topic in wanted.items() if name not in present}
         created = await _create(admin, missing, partitions, replication)
+        await _appear(admin, created)
         kept = {name: topic for name, topic in wanted.items() if name not in created}
         found = await _differences(admin, kept, present, partitions) if kept else {}
     except (KafkaError, OSError, TimeoutError) as error:
@@ -257,6 +261,15 @@ async def _create(
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise TopicsFailed(f"the cluster refused to create {refused[0]}{more}")
     return created
+
+
+async def _appear(admin: AIOKafkaAdminClient, created: set[str]) -> None:
+    """Wait a while until a broker knows them: it may learn of a topic after it was created."""
+    until = monotonic() + _APPEAR_S
+    while monotonic() < until:
+        if created <= (await _present(admin)).keys():
+            return
+        await asyncio.sleep(_APPEAR_S / 200)
 
 
 async def _differences(

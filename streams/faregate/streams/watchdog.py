@@ -46,22 +46,26 @@ class Watchdog:
 
     async def run(self) -> None:
         """Watch until cancelled. Raises StreamsFault."""
-        patience_s = self._stream.options.watchdog_s
         while True:
-            await asyncio.sleep(min(_MOST_S, patience_s / _LOOKS))
-            try:
-                async with _client(self._stream.name, self._stream.options) as client:
-                    still = await self._still(client, patience_s)
-            except (KafkaError, OSError, TimeoutError):
-                self._since.clear()
-                continue
-            if still:
-                places = [f"{tp.topic}/{tp.partition}" for tp in still]
-                log.critical("stream_stuck", stream=self._stream.name, partitions=places)
-                raise StreamsFault(
-                    f"{self._stream.name} has not read {', '.join(places)} for {patience_s:.0f} s; "
-                    "start it again"
-                )
+            await asyncio.sleep(min(_MOST_S, self._stream.options.watchdog_s / _LOOKS))
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once. Raises StreamsFault."""
+        patience_s = self._stream.options.watchdog_s
+        try:
+            async with _client(self._stream.name, self._stream.options) as client:
+                still = await self._still(client, patience_s)
+        except (KafkaError, OSError, TimeoutError):
+            self._since.clear()
+            return
+        if still:
+            places = [f"{tp.topic}/{tp.partition}" for tp in still]
+            log.critical("stream_stuck", stream=self._stream.name, partitions=places)
+            raise StreamsFault(
+                f"{self._stream.name} has not read {', '.join(places)} for {patience_s:.0f} s; "
+                "start it again"
+            )
 
     async def _still(self, client: AIOKafkaConsumer, patience_s: float) -> list[TopicPartition]:
         """Give the partitions for which it is stuck."""

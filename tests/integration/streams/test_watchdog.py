@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,14 +27,14 @@ from faregate.streams.worker import EXIT_FAULT
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
 PROGRAM = Path(__file__).with_name("a_stream_that_hangs.py")
-PATIENCE_S = 1.0
+PATIENCE_S = 0.8
 
 
 def test_a_stream_that_reads_nothing_ends_so_that_it_is_started_again(streams: Streams) -> None:
     acme = Account("org:stuck")
     streams.feed(acme.grant(1))
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, streams.kafka, streams.prefix, "3"],
+        [sys.executable, PROGRAM, streams.kafka, streams.prefix, "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent(),  # noqa: PLW1509 - as the supervisor does
@@ -50,9 +50,9 @@ def test_a_stream_that_reads_nothing_ends_so_that_it_is_started_again(streams: S
 
 
 def test_a_stream_that_has_read_all_stays(streams: Streams, tmp_path: Path) -> None:
-    with worker(streams.kafka, streams.prefix, tmp_path, "fraud", watchdog_s="2") as running:
+    with worker(streams.kafka, streams.prefix, tmp_path, "fraud", watchdog_s="1") as running:
         asyncio.run(_send_in_a_transaction(streams, registration("ada", campaign="spring")))
-        sleep(8)
+        sleep(5)
         assert running.running.poll() is None
         assert not running.logged("stream_stuck")
         place = asyncio.run(_behind(streams, "users.registered", "fraud"))
@@ -108,15 +108,17 @@ class Faust:
             ),
         )
 
-    async def is_ended(self, within_s: float = 4 * PATIENCE_S) -> bool:
-        """Watch until it is ended, or for so long."""
-        try:
-            await asyncio.wait_for(Watchdog(cast("Any", self.stream)).run(), within_s)
-        except TimeoutError:
-            return False
-        except StreamsFault as fault:
-            assert "start it again" in str(fault)
-            return True
+    async def is_ended(self, within_s: float = 3 * PATIENCE_S) -> bool:
+        """Look as often as it is looked, for so long."""
+        dog, until = Watchdog(cast("Any", self.stream)), monotonic() + within_s
+        while monotonic() < until:
+            await asyncio.sleep(PATIENCE_S / 8)
+            try:
+                await dog.look()
+            except StreamsFault as fault:
+                assert "start it again" in str(fault)
+                return True
+        return False
 
 
 async def test_what_counts_is_what_it_owns_and_whether_it_can_read_yet(streams: Streams) -> None:
