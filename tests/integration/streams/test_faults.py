@@ -6,40 +6,26 @@ to the last micro-credit. State is in RocksDB.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.helpers.streams import Account, Streams, worker
 
-from faregate.events import Event, apply_topics
-from faregate.runtime import stack
+from faregate.events import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
 STOP_LIMIT_S = 10
-TAKEN_OVER_S = 120
+TAKEN_OVER_S = 60
 """Usually it takes ten seconds; Faust has requests that it gives up after 40, and begins again."""
 SHORT = 5 * 0.85
 """Credits that a sum may lack once a worker was killed: five charges, of 320 or so.
 
 Faust does not promise more (`test_guarantees`): seen here was one charge, in every second or third run.
 """
-
-
-@pytest.fixture(scope="module")
-def streams() -> Iterator[Streams]:
-    """Topics on a Kafka of their own: nobody else's groups and topics come and go there.
-
-    Beside the whole suite, on a broker that had served it for ten minutes, the worker that was left
-    has been seen to take over nothing: its group was stable, and Faust did not read.
-    """
-    with stack.running(database=False) as info:
-        asyncio.run(apply_topics(info.kafka, prefix="own.", partitions=2))
-        yield Streams(info.kafka, "own.")
 
 
 def orgs(name: str, count: int) -> list[Account]:
@@ -128,3 +114,17 @@ def test_workers_come_go_and_are_killed_and_sums_are_hardly_short_and_never_long
         read = second.logged("stream_stopped")[-1]["read"]
         announced = sum(account.sequence for account in accounts)
         assert 0 < read < announced / 2, "what was counted came from the changelog"
+
+
+def test_a_worker_that_is_killed_before_it_has_committed_anything_is_replaced(
+    streams: Streams, tmp_path: Path
+) -> None:
+    # The one that is left waits for records meanwhile: it must not lose what it gets then.
+    accounts = orgs("early", 6)
+    with (
+        worker(streams.kafka, streams.prefix, tmp_path, "attribution") as first,
+        worker(streams.kafka, streams.prefix, tmp_path, "attribution"),
+    ):
+        charge(streams, accounts, 100)
+        first.kill()
+        settle(streams, accounts, SHORT)

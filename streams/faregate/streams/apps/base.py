@@ -5,7 +5,7 @@ interfaces), creating topics (ours are declared), standby tables (each would dou
 traffic), reading what a transaction has not committed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from heapq import heappush
 from pathlib import Path
@@ -85,10 +85,34 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = 250  # noqa: SLF001 - nor for this: 1.5 s in its code
         return consumer
 
+    async def give_back(self, records: Mapping[Any, Sequence[Any]]) -> None:
+        """Read these again next."""
+        await self.call_thread(self._give_back, records)
+
+    async def _give_back(self, records: Mapping[Any, Sequence[Any]]) -> None:
+        consumer = self._ensure_consumer()
+        for tp, found in records.items():
+            if tp in consumer.assignment():
+                consumer.seek(tp, min(found[0].offset, await consumer.position(tp)))
+
 
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _wait_next_records(self, seconds: float) -> Any:
+        """Lose nothing of a partition that was given to us while this waited.
+
+        Faust throws away what comes while its flow is stopped, and seeks back to what has been
+        committed. Of a changelog that is nothing, nor of a partition whose worker was killed early:
+        its records were never read, and a table never recovered.
+        """
+        records, active = await super()._wait_next_records(seconds)
+        if records and not self.flow_active:
+            thread: Any = self._thread
+            await thread.give_back(records)
+            return {}, active
+        return records, active
 
 
 class _Transport(driver.Transport):
