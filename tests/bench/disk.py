@@ -17,12 +17,12 @@ from tests.bench.figures import Figure, percentile
 
 _BLOCK = 8192
 _BLOCKS = 512
-_EVERY_S = 0.02
+_EVERY_S = 0.1
 
 
 @contextmanager
 def watched(name: str) -> Iterator[dict[str, Figure]]:
-    """Write 8 KiB and wait for the disk, 50 times a second; afterwards there are the figures.
+    """Write 8 KiB and wait for the disk, 10 times a second; afterwards there are the figures.
 
     It is the disk of temporary files, as the embedded servers' is.
     """

@@ -25,7 +25,7 @@ class Sizes:
     naive: int = 150
     copy: int = 24_000
     echo: int = 24_000
-    paced: int = 1_000
+    paced: int = 3_000
     warm: int = 300
     store: int = 12_000
     pairs: int = 8_000
