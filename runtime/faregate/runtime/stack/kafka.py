@@ -38,7 +38,16 @@ LOG4J = Path(__file__).with_name("log4j2.yaml")
 START_TIMEOUT_S = 90.0
 FORMAT_TIMEOUT_S = 90.0
 PORT_ATTEMPTS = 3
-JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+JVM = (
+    "-Xms320m",
+    "-Xmx512m",
+    "-Xmn160m",
+    "-XX:+UseParallelGC",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+)
+"""A collector that stops the broker for 5 ms every third second: the serial one with a heap that
+grows stopped it for 11 ms twice as often, which was the slowest hundredth of all that passes it."""
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
