@@ -193,3 +193,21 @@ async def test_so_many_transactions_are_on_their_way_and_a_stop_waits_for_them(
             ack.set_result(None)
     assert await here.sequences() == [1, 2, 3]
     assert await pool.fetchval(OUTBOX) == 1, "what was sent is deleted, the rest is for the next"
+
+
+async def test_whoever_commits_facts_tells_of_them_and_nobody_else_does(pool: asyncpg.Pool) -> None:
+    ledger = Ledger(await open_store(pool, Rules(provisioning="manual")))
+    told: list[str] = []
+    async with pool.acquire() as listening:
+        await listening.add_listener("outbox", lambda *told_by: told.append(told_by[-1]))
+        for _ in range(2):  # the second is a duplicate: nothing is written
+            await ledger.grant("org:acme", 1, event_id="g")
+        await pool.execute("SELECT pg_notify('outbox', 'the last')")
+
+        async def all_told() -> bool:
+            return "the last" in told
+
+        await until(all_told, 10, "what was told")
+        await listening.reset()
+    assert told == ["", "the last"]
+    assert await pool.fetchval(OUTBOX) == 1

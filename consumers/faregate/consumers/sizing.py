@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from faregate.consumers.loop_settings import LoopSettings
 
-_PART = 4
+_PART = 16
 
 
 class BatchSize:

@@ -195,8 +195,7 @@ WHERE coalesce(o.next_offset, 0) < w.known;
 SELECT topic_id, partition, next_offset FROM offsets WHERE cluster = $1 AND consumer = $2;
 
 -- name: put_outbox
--- The relay is told when the transaction commits.
-INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2) RETURNING pg_notify('outbox', '');
+INSERT INTO outbox (tx, checkpoints) VALUES ($1, $2);
 
 -- name: outbox
 -- What is announced goes ($1); what is on its way ($2) is not read again.
