@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -20,8 +20,9 @@ from tests.helpers.world import until
 from faregate.consumers import batches, relay
 from faregate.consumers.kafka import Cluster
 from faregate.events import apply_topics, decode
-from faregate.ledger.core import Rules
-from faregate.ledger.store import open_store
+from faregate.ledger import store
+from faregate.ledger.core import Rules, Seen
+from faregate.ledger.store import Unavailable, open_store
 
 pytestmark = pytest.mark.stack
 
@@ -210,4 +211,20 @@ async def test_whoever_commits_facts_tells_of_them_and_nobody_else_does(pool: as
         await until(all_told, 10, "what was told")
         await listening.reset()
     assert told == ["", "the last"]
+    assert await pool.fetchval(OUTBOX) == 1
+
+
+@pytest.mark.parametrize("code", ["54000", "55P03"])
+async def test_what_is_committed_counts_once_though_nobody_could_be_told(
+    pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    # The queue of notifications is full; somebody else's lock was in the way of telling.
+    ledger = Ledger(await open_store(pool, Rules(provisioning="manual")))
+    fails = f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_COMMIT_AND_TELL", f"COMMIT; BEGIN; {fails}; COMMIT")
+        with nullcontext() if code == "54000" else pytest.raises(Unavailable):
+            await ledger.grant("org:acme", 1, event_id="g")
+    assert isinstance(await ledger.grant("org:acme", 1, event_id="g"), Seen)
+    assert await pool.fetchval("SELECT count(*) FROM entries") == 1
     assert await pool.fetchval(OUTBOX) == 1

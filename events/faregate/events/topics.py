@@ -193,7 +193,8 @@ async def apply_topics(
         present = await _present(admin)
         missing = {name: topic for name, topic in wanted.items() if name not in present}
         created = await _create(admin, missing, partitions, replication)
-        await _appear(admin, created)
+        if created:
+            await _appear(admin, created)
         kept = {name: topic for name, topic in wanted.items() if name not in created}
         found = await _differences(admin, kept, present, partitions) if kept else {}
     except (KafkaError, OSError, TimeoutError) as error:

@@ -205,7 +205,8 @@ class Store:
                     if not connection.is_closed():
                         await connection.execute("ROLLBACK")
                 raise
-            await connection.execute(_COMMIT_AND_TELL if decision.outcomes else "COMMIT")
+            with suppress(asyncpg.ProgramLimitExceededError):  # committed, and nobody can be told
+                await connection.execute(_COMMIT_AND_TELL if decision.outcomes else "COMMIT")
             failpoints.reach("after_commit")
         first, outcomes = loaded.tx << TX_BITS, decision.outcomes
         return Applied(decision.results, first, loaded.now, outcomes, decision.entries)

@@ -38,8 +38,6 @@ async def run(names: Sequence[str], options: Options) -> None:
     streams = await make(names, options)
     code = EXIT_FAULT
     try:
-        await asyncio.gather(*(_start(stream) for stream in streams))
-        log.info("streams_started", streams=list(names))
         await _watch(streams, stopping)
         code = 0
     finally:
@@ -100,27 +98,36 @@ def _require_partitions(
             )
 
 
+async def _start_all(streams: Sequence["Stream"]) -> None:
+    await asyncio.gather(*(_start(stream) for stream in streams))
+    log.info("streams_started", streams=[stream.name for stream in streams])
+
+
 async def _start(stream: "Stream") -> None:
-    await stream.app.start()
+    await stream.app.start()  # ends when its tables have recovered
     log.info("stream_started", stream=stream.name)
 
 
 async def _watch(streams: Sequence["Stream"], stopping: asyncio.Event) -> None:
-    """Wait until all shall stop. Raises StreamsFault where one ends by itself or is stuck."""
+    """Start all, then wait until they shall stop.
+
+    Raises StreamsFault where one ends by itself or is stuck, also before it has started.
+    """
+    start, stop = asyncio.create_task(_start_all(streams)), asyncio.create_task(stopping.wait())
     dogs = [asyncio.create_task(Watchdog(stream).run()) for stream in streams]
-    stop = asyncio.create_task(stopping.wait())
+    waited = {start, stop, *dogs}
     try:
         while not stop.done():
             for stream in streams:
                 if stream.app.crashed or stream.app.should_stop:
                     raise StreamsFault(f"{stream.name} has ended by itself; its log says why")
-            done, _ = await asyncio.wait(
-                [stop, *dogs], timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+            done, waited = await asyncio.wait(
+                waited, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 await task
     finally:
-        for task in (stop, *dogs):
+        for task in (start, stop, *dogs):
             task.cancel()
 
 

@@ -91,9 +91,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _give_back(self, records: Mapping[Any, Sequence[Any]]) -> None:
         consumer = self._ensure_consumer()
+        subscription = consumer._subscription.subscription  # noqa: SLF001 - to look without waiting
+        assignment = subscription.assignment if subscription else None
         for tp, found in records.items():
-            if tp in consumer.assignment():
-                consumer.seek(tp, min(found[0].offset, await consumer.position(tp)))
+            state = assignment.state_value(tp) if assignment else None
+            # A partition that was assigned again since has no position: it is read anew.
+            if state and state.has_valid_position and state.position > found[0].offset:
+                consumer.seek(tp, found[0].offset)
 
 
 class _Consumer(driver.Consumer):
@@ -108,11 +112,21 @@ class _Consumer(driver.Consumer):
         its records were never read, and a table never recovered.
         """
         records, active = await super()._wait_next_records(seconds)
-        if records and not self.flow_active:
+        if not records or self.should_stop:
+            return records, active
+        wanted = records.keys() & self._wanted(records, active)
+        if len(wanted) < len(records):
             thread: Any = self._thread
-            await thread.give_back(records)
-            return {}, active
-        return records, active
+            await thread.give_back({tp: found for tp, found in records.items() if tp not in wanted})
+        return {tp: found for tp, found in records.items() if tp in wanted}, active
+
+    def _wanted(self, records: Mapping[Any, Sequence[Any]], active: set[Any] | None) -> set[Any]:
+        """Give those partitions whose records Faust would take now."""
+        if not self.flow_active:
+            return set()
+        if active is None:
+            return set(records)
+        return active | self._buffered_partitions
 
 
 class _Transport(driver.Transport):
