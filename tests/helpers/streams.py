@@ -19,8 +19,9 @@ from uuid import uuid4
 
 from tests.helpers.kafka import CONTENT_TYPE, Raw, read_all, send, structured
 
-from faregate.events import TOPIC_OF_TYPE, Event, decode
+from faregate.events import TOPIC_OF_TYPE, Event, apply_topics, decode
 from faregate.runtime.supervisor import die_with_parent
+from faregate.testing.topics import delete_topics
 
 READY_S = 40.0
 
@@ -242,3 +243,12 @@ class Streams:
                 return found
             assert monotonic() < until, f"{type_} {fields}: {[e.data for e in found[-5:]]}"
             sleep(0.1)
+
+
+@contextmanager
+def installed(kafka: str) -> Iterator[Streams]:
+    """Make the topics of an installation, with two partitions each, and delete them afterwards."""
+    prefix = f"t{uuid4().hex[:10]}."
+    asyncio.run(apply_topics(kafka, prefix=prefix, partitions=2))
+    yield Streams(kafka, prefix)
+    asyncio.run(delete_topics(kafka, prefix))

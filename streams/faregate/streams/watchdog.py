@@ -1,9 +1,9 @@
 """Finds a stream that has records to read and reads none.
 
 Faust has been seen to take over the partition of a killed worker and never to read it, without a
-word in its log. The watchdog looks from outside of Faust: what the stream's group has committed
-against what is there, asked with a fresh connection. A table that is still being read from its
-changelog is not being stuck.
+word in its log. So Faust is not asked whether it reads: what the stream's group has committed is held
+against what is there, with a fresh connection. A table that is still being read from its changelog is
+not being stuck. It runs on the stream's own loop, so code that blocks that is not found.
 """
 
 import asyncio

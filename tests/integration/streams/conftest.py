@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from tests.helpers.servers import Stack
-from tests.helpers.streams import Streams, Worker, worker
-
-from faregate.events.topics import apply_topics
-from faregate.testing.topics import delete_topics
+from tests.helpers.streams import Streams, Worker, installed, worker
 
 
 @pytest.fixture(scope="module")
 def streams(stack: Stack) -> Iterator[Streams]:
-    """Topics with two partitions each."""
-    prefix = f"t{uuid4().hex[:10]}."
-    asyncio.run(apply_topics(stack.kafka, prefix=prefix, partitions=2))
-    yield Streams(stack.kafka, prefix)
-    asyncio.run(delete_topics(stack.kafka, prefix))
+    """Topics with two partitions each, for all tests of a module."""
+    with installed(stack.kafka) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,16 @@ to the last micro-credit. State is in RocksDB.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from tests.helpers.servers import Stack
-from tests.helpers.streams import Account, Streams, worker
+from tests.helpers.streams import Account, Streams, installed, worker
 
-from faregate.events import Event, apply_topics
-from faregate.testing.topics import delete_topics
+from faregate.events import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
@@ -122,11 +119,9 @@ def test_workers_come_go_and_are_killed_and_sums_are_hardly_short_and_never_long
 
 @pytest.fixture
 def new_streams(stack: Stack) -> Iterator[Streams]:
-    """Topics of their own: no group has committed anything."""
-    prefix = f"t{uuid4().hex[:10]}."
-    asyncio.run(apply_topics(stack.kafka, prefix=prefix, partitions=2))
-    yield Streams(stack.kafka, prefix)
-    asyncio.run(delete_topics(stack.kafka, prefix))
+    """Topics of its own: no group has committed anything."""
+    with installed(stack.kafka) as made:
+        yield made
 
 
 def test_a_worker_that_is_killed_before_it_has_committed_anything_is_replaced(
