@@ -290,24 +290,24 @@ async def test_batches_take_a_part_of_what_waits_and_are_small_again_at_its_end(
 ) -> None:
     await here.send(*(here.usage() for _ in range(400)))
     async with here.running("deduction", "relay") as started:
-        loop, sizes = started["deduction"], []
+        loop, sizes = started["deduction"], list[list[int]]()
         loop._settings = LoopSettings(batch=20, batch_under_lag=200)
         loop._size = BatchSize(loop._settings)
         process = loop._process
 
-        async def sized(records: list[ConsumerRecord]) -> bool:
-            sizes.append(len(records))
-            return bool(await process(records))
+        async def sized(*hands: list[ConsumerRecord]) -> bool:
+            sizes.append([len(hand) for hand in hands])
+            return bool(await process(*hands))
 
         loop._process = sized
         await prove(here, "deduction")
     left, bounds = 400, [20]
-    for size in sizes:
-        left -= size
+    for hands in sizes:
+        left -= sum(hands)
         bounds.append(max(20, left // 4))
     assert left == 0
-    assert sizes[0] == 20 < max(sizes), sizes
-    assert all(size <= most for size, most in zip(sizes, bounds, strict=False)), sizes
+    assert sizes[0] == [20] < max(sizes), sizes
+    assert all(max(hands) <= most for hands, most in zip(sizes, bounds, strict=False)), sizes
 
 
 @asynccontextmanager

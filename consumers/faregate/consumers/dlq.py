@@ -19,7 +19,7 @@ from faregate.events.topics import dlq_of
 
 HEADER_PREFIX = "faregate-"
 _MESSAGE_MAX_BYTES = 1_000
-_TOPIC_TIMEOUT_S = 2.0
+_TOPIC_TIMEOUT_S, _ACK_TIMEOUT_S = 2.0, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +61,25 @@ def attempts(headers: dict[str, bytes]) -> int:
 async def bury(producer: AIOKafkaProducer, letters: Sequence[DeadLetter]) -> None:
     """Publish dead letters and wait until all are acknowledged.
 
-    Raises aiokafka's KafkaError, and TimeoutError soon when a queue does not exist: whoever waits
-    here keeps other partitions waiting, too.
+    Raises aiokafka's KafkaError, and TimeoutError: soon when a queue does not exist, since whoever
+    waits here keeps other partitions waiting, too.
     """
     now = datetime.now(UTC)
     async with asyncio.timeout(_TOPIC_TIMEOUT_S):
         for topic in {dlq_of(letter.record.topic) for letter in letters}:
             await producer.partitions_for(topic)
-    pending = [
-        await producer.send(
-            dlq_of(letter.record.topic),
-            letter.record.value,
-            _key_of(letter.record),
-            headers=headers_of(letter, now),
-        )
-        for letter in letters
-    ]
-    for acknowledged in pending:
-        await acknowledged
+    async with asyncio.timeout(_ACK_TIMEOUT_S):
+        pending = [
+            await producer.send(
+                dlq_of(letter.record.topic),
+                letter.record.value,
+                _key_of(letter.record),
+                headers=headers_of(letter, now),
+            )
+            for letter in letters
+        ]
+        for acknowledged in pending:
+            await acknowledged
 
 
 def _key_of(record: ConsumerRecord) -> bytes | None:

@@ -16,18 +16,20 @@ from time import monotonic
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 
 from faregate.consumers import collector, headers, intake, journal, spans
 from faregate.consumers.asker import Asker
 from faregate.consumers.bisecting import bisect
 from faregate.consumers.commits import Commits
 from faregate.consumers.dlq import DeadLetter, bury
+from faregate.consumers.held import ILLEGAL_STATE, Held, seek
 from faregate.consumers.loop_settings import LoopSettings
 from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import (
     Batch,
     all_below,
+    beside,
     in_order,
     in_time,
     latest,
@@ -46,8 +48,6 @@ from faregate.ledger.store import BadValue, Result, Store, WentBack
 
 log = structlog.get_logger("faregate.loop")
 
-_ILLEGAL_STATE = (IllegalStateError, AssertionError)
-_DLQ_TIMEOUT_S = 15.0
 _CATCH_UP_S = 5.0
 _MORE_MS = 20
 
@@ -81,7 +81,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._size = BatchSize(self._settings)
         self._unplaced: set[TopicPartition] = set()
         self._assignments = 0
-        self._held: dict[TopicPartition, float] = {}
+        self._held = Held(consumer)
         self._unburied: set[TopicPartition] = set()
         self._database_away = False
         self._asker = Asker(dlq.client) if len(topics) > 1 else None
@@ -131,9 +131,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _step(self) -> None:
         if self._unplaced:
             await self._place()
-        self._release_held()
+        self._held.release(self._unplaced)
         try:
-            records = await self._poll()
+            hands = await self._poll_hands()
         except (KafkaError, UnicodeDecodeError) as error:
             if isinstance(error, UnicodeDecodeError):
                 headers.tolerate()
@@ -141,8 +141,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._start_over()
             await self._pause_s(self._settings.retry_s)
             return
-        if records:
-            await self._process(records)
+        if hands:
+            await self._process(*hands)
         elif not self._ahead:
             await self._pass_markers()
 
@@ -185,6 +185,13 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ahead.clear()
         self._consumer.pause(*ours)
         self._unplaced.update(ours)
+
+    async def _poll_hands(self) -> list[list[ConsumerRecord]]:
+        """Read a batch, and more beside it where much waits in a topic that is read alone."""
+        records = await self._poll()
+        if not records or self._asker or self._size.most <= self._settings.batch:
+            return [records] if records else []
+        return [records, *await beside(self._consumer, records, self._size.most)]
 
     async def _poll(self) -> list[ConsumerRecord]:
         ahead, self._ahead = self._ahead, []
@@ -269,15 +276,27 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _before(self, tp: TopicPartition, end: int) -> bool:
         try:
             return bool(await self._consumer.position(tp) < end)
-        except _ILLEGAL_STATE:
+        except ILLEGAL_STATE:
             return False
 
-    async def _process(self, records: list[ConsumerRecord]) -> bool:
+    async def _process(self, *hands: list[ConsumerRecord]) -> bool:
+        """Decide hands, each in a transaction of its own; tell whether all could be done now."""
+        started = monotonic()
+        done = await asyncio.gather(*map(self._take, hands), return_exceptions=True)
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+        if not all(done):
+            return False
+        self._size.took(monotonic() - started, waiting(self._consumer, self._offsets.owned))
+        return True
+
+    async def _take(self, records: list[ConsumerRecord]) -> bool:
         """Decide records and bury what is dead; tell whether it could be done now."""
         batch, dead = self._decode(records)
-        started = monotonic()
         try:
             dead += await self._decide(records, batch, dead)
+            self._database_away = False
         except WentBack as error:
             log.warning("database_went_back", error=str(error))
             self._store.forget()
@@ -290,8 +309,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
             return False
-        self._database_away = False
-        self._size.took(monotonic() - started, waiting(self._consumer, self._offsets.owned))
         ends = next_offsets(records)
         if dead:
             ends = await self._bury(dead, ends)
@@ -343,7 +360,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Send dead letters, then keep the offsets beyond them; hold the partition if it fails."""
         dead.sort(key=lambda d: (d.record.topic, d.record.partition, d.record.offset))
         try:
-            await asyncio.wait_for(bury(self._dlq, dead), _DLQ_TIMEOUT_S)
+            await bury(self._dlq, dead)
             await self._offsets.advance(ends)
         except (KafkaError, WentBack, *TRANSIENT) as error:
             first = {partition_of(d.record): d.record.offset for d in reversed(dead)}
@@ -362,34 +379,17 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
                 error=repr(error),
                 fix="create the topic with `faregate topics apply`; the partition waits",
             )
-            self._seek(tp, offset)
-            try:
-                self._consumer.pause(tp)
-            except _ILLEGAL_STATE:
-                continue
-            self._held[tp] = monotonic() + self._settings.hold_s
-            self._unburied.add(tp)
-
-    def _release_held(self) -> None:
-        for tp in [tp for tp, until in self._held.items() if monotonic() >= until]:
-            del self._held[tp]
-            if tp not in self._unplaced:
-                with suppress(*_ILLEGAL_STATE):
-                    self._consumer.resume(tp)
+            seek(self._consumer, tp, offset)
+            if self._held.hold(tp, self._settings.hold_s):
+                self._unburied.add(tp)
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
         for record in reversed([*records, *self._ahead]):
-            self._seek(partition_of(record), record.offset)
+            seek(self._consumer, partition_of(record), record.offset)
         self._ahead = []
 
     def _drop_ahead(self, gone: Iterable[TopicPartition]) -> None:
         self._ahead = [r for r in self._ahead if partition_of(r) not in gone]
-
-    def _seek(self, tp: TopicPartition, offset: int) -> None:
-        try:
-            self._consumer.seek(tp, offset)
-        except _ILLEGAL_STATE:
-            log.info("partition_lost", partition=f"{tp.topic}[{tp.partition}]")
 
     async def _pause_s(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -11,6 +11,9 @@ from faregate.ledger.batch import Submission
 from faregate.ledger.core import Rejected
 from faregate.ledger.store import Result
 
+_HANDS = 3
+"""So many transactions at once: while the database works, one of them has the processor."""
+
 Batch = list[tuple[ConsumerRecord, Submission]]
 
 
@@ -25,6 +28,24 @@ def in_order(
     """List polled records: earlier topics first, each partition in its own order."""
     rank = {topic: n for n, topic in enumerate(topics)}
     return [r for tp in sorted(polled, key=lambda tp: (rank[tp.topic], tp)) for r in polled[tp]]
+
+
+async def beside(
+    consumer: AIOKafkaConsumer, hand: Sequence[ConsumerRecord], most: int
+) -> list[list[ConsumerRecord]]:
+    """Give more hands of what is fetched of a topic, each of partitions that are in no other.
+
+    Partitions of one topic are apart from each other: they can be decided in any order.
+    """
+    hands: list[list[ConsumerRecord]] = []
+    taken = {partition_of(r) for r in hand}
+    while len(hands) < _HANDS - 1 and (rest := consumer.assignment() - taken):
+        polled = await consumer.getmany(*rest, timeout_ms=0, max_records=most)
+        if not polled:
+            break
+        hands.append([r for records in polled.values() for r in records])
+        taken |= polled.keys()
+    return hands
 
 
 def _times(records: Sequence[ConsumerRecord]) -> list[int]:

@@ -108,6 +108,9 @@ class Relay:
         await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
         # A deletion that a crash undoes makes an announcement again, with the id it had.
         await connection.execute("SET synchronous_commit = off")
+        # Left to itself the server plans its questions anew for each transaction of the ledger.
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute("SET enable_seqscan = off")
         self._store.forget()  # a new connection may lead to a restored backup
         await connection.add_listener("outbox", self._on_news)
         row = await connection.fetchrow(SQL["ledger"])

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-_ROW = json.JSONEncoder(separators=(",", ":"))
+from pydantic_core import to_json
+
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -85,7 +86,7 @@ class Keys:
 
     def seal(self, *columns: object) -> bytes:
         """Seal a row: keyed hash over its columns (texts, whole numbers, None), in order."""
-        return self._hash(b"seal", _ROW.encode(columns))
+        return self._hash(b"seal", to_json(columns).decode())
 
     def fingerprint(self, event_type: str, data: Mapping[str, Any]) -> bytes:
         """Fingerprint of an event's content: `type` + `data` in canonical form (sorted keys)."""

@@ -103,7 +103,7 @@ async def write(
     if max(len(decision.outcomes), len(decision.entries)) >= 1 << TX_BITS:
         raise LedgerFault(f"a batch may write at most {1 << TX_BITS} rows: make it smaller")
     rows, heads = seal(loaded, decision)
-    pipelines = await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
+    pipelines, holds = await write_pipelines(connection, loaded, decision, loaded.tx << TX_BITS)
     await _write_rest(connection, loaded, decision)
     new = [
         Rows("outcomes", _OUTCOME_COLUMNS, outcome_rows(keys, loaded, decision)),
@@ -114,7 +114,7 @@ async def write(
     ]
     checkpoints = _checkpoints(loaded, decision, heads, checkpoint_every)
     outbox = Change(SQL["put_outbox"], (loaded.tx, checkpoints))
-    rest = [*_accounts(loaded, decision, heads), outbox]
+    rest = [*_accounts(loaded, decision, heads), *holds, outbox]
     if all(len(n.rows) <= FEW for n in new):
         rest = [*(insertion(n) for n in new if n.rows), *rest]
     else:

@@ -1,4 +1,4 @@
-"""Write pipelines and their holds: new ones with COPY, changed ones with one UPDATE."""
+"""Write pipelines and their holds: new ones with COPY, changed ones together with the accounts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faregate.ledger import stored
 from faregate.ledger.core import Decision, Pipeline
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
-from faregate.ledger.rows import Rows
+from faregate.ledger.rows import Change, Rows
 
 _COLUMNS = (
     "pipeline_key",
@@ -45,8 +45,8 @@ class Conflict(Exception):
 
 async def write_pipelines(
     connection: asyncpg.Connection, loaded: Loaded, decision: Decision, first: int
-) -> Rows:
-    """Write what a decision changed of pipelines; give the rows that are yet to be inserted.
+) -> tuple[Rows, list[Change]]:
+    """Make room for a decision's pipelines; give the rows that are yet to be inserted or changed.
 
     The decision's outcomes have the ids from `first` on. Raises Conflict. Inserting may raise the
     driver's UniqueViolationError: two requests for one new pipeline_id meet on the primary key, and
@@ -55,8 +55,6 @@ async def write_pipelines(
     numbers = {o.identity.event_key: first + n for n, o in enumerate(decision.outcomes)}
     anew = [p for p in decision.pipelines.values() if p.cause in numbers]
     holds = [p for p in decision.pipelines.values() if p.cause not in numbers and p.hold]
-    if holds:
-        await _update_holds(connection, holds)
     again = [p.key for p in anew if p.key in loaded.requests]
     if again:
         done = await connection.execute(
@@ -68,13 +66,12 @@ async def write_pipelines(
             raise Conflict
     rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
     rows.sort(key=lambda row: row[0].bytes)
-    return Rows("pipelines", _COLUMNS, rows)
+    return Rows("pipelines", _COLUMNS, rows), [_holds_change(holds)] if holds else []
 
 
-async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipeline]) -> None:
+def _holds_change(pipelines: Sequence[Pipeline]) -> Change:
     pairs = [(p.key, p.hold) for p in pipelines if p.hold]
-    await connection.execute(
-        SQL["update_holds"],
+    values: list[list[Any]] = [
         [UUID(key) for key, _ in pairs],
         [h.remaining for _, h in pairs],
         [h.state for _, h in pairs],
@@ -83,7 +80,8 @@ async def _update_holds(connection: asyncpg.Connection, pipelines: Sequence[Pipe
         [h.usage_expected for _, h in pairs],
         [stored.pins_text(h.pins) for _, h in pairs],
         [stored.pins_text(h.member_pins) for _, h in pairs],
-    )
+    ]
+    return Change(SQL["update_holds"], values)
 
 
 @lru_cache(1024)

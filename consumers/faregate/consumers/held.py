@@ -1,0 +1,49 @@
+"""Partitions that stand still for a while, because a dead letter of theirs could not be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from time import monotonic
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError
+
+log = structlog.get_logger("faregate.loop")
+
+ILLEGAL_STATE = (IllegalStateError, AssertionError)
+"""What the client raises for a partition that is no longer its own."""
+
+
+class Held(dict[TopicPartition, float]):
+    """Those that are paused, each with the moment (monotonic, seconds) until which it is."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        super().__init__()
+        self._consumer = consumer
+
+    def hold(self, tp: TopicPartition, seconds: float) -> bool:
+        """Pause a partition for some time; tell whether it is still ours."""
+        try:
+            self._consumer.pause(tp)
+        except ILLEGAL_STATE:
+            return False
+        self[tp] = monotonic() + seconds
+        return True
+
+    def release(self, unplaced: Collection[TopicPartition]) -> None:
+        """Resume those whose time is over, but for those that are paused for another reason."""
+        for tp in [tp for tp, until in self.items() if monotonic() >= until]:
+            del self[tp]
+            if tp not in unplaced:
+                with suppress(*ILLEGAL_STATE):
+                    self._consumer.resume(tp)
+
+
+def seek(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> None:
+    """Read on from an offset, if the partition is still ours."""
+    try:
+        consumer.seek(tp, offset)
+    except ILLEGAL_STATE:
+        log.info("partition_lost", partition=f"{tp.topic}[{tp.partition}]")
