@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException
 from tests.helpers.proof import prove
 from tests.helpers.servers import Stack
 from tests.helpers.world import World, world
 
 from faregate.consumers.loop import Loop, LoopSettings
+from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import partition_of
 from faregate.consumers.sizing import BatchSize
 from faregate.ledger.store import Unavailable
 
+USAGE = "usage.recorded"
+ONE, TWO = TopicPartition(USAGE, 0), TopicPartition(USAGE, 1)
+RECORD = ConsumerRecord(USAGE, 0, 5, 0, 0, None, None, None, 0, 0, ())
 USERS = [f"user-{n}" for n in range(24)]
 
 
@@ -45,7 +50,7 @@ async def test_a_hand_that_fails_is_read_again_and_nothing_of_it_is_passed_over(
 
         async def seen(*hands: list[ConsumerRecord]) -> bool:
             rounds.append(len(hands))
-            if len(hands) > 1 and len(doomed) < 3:
+            if len(hands) > 1 and len(doomed) < min(3, len(hands)):
                 doomed.append(hands[len(doomed)])
             return bool(await process(*hands))
 
@@ -78,17 +83,74 @@ async def test_the_same_usage_in_two_hands_at_once_is_charged_once(here: World) 
         await prove(here, "deduction")
 
 
+class Polled:
+    """A consumer of two partitions, the second of which cannot be read; `meanwhile` comes first."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.meanwhile = meanwhile
+        self.paused: set[TopicPartition] = set()
+
+    def assignment(self) -> set[TopicPartition]:
+        return {ONE, TWO}
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.paused.update(partitions)
+
+    async def getmany(
+        self, *partitions: TopicPartition, **_: int
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        if not partitions:
+            return {ONE: [RECORD]}
+        if self.meanwhile:
+            await self.meanwhile()
+            return {}
+        raise CorruptRecordException("record of TWO")
+
+
+def _polling(consumer: Polled) -> tuple[Loop, list[ConsumerRecord]]:
+    missing: Any = None
+    offsets, settings = Offsets(missing, "g", missing), LoopSettings(retry_s=0)
+    loop = Loop(cast("Any", consumer), missing, missing, offsets, [USAGE], settings)
+    loop._size.most = 100  # much waits
+    processed: list[ConsumerRecord] = []
+
+    async def process(*hands: list[ConsumerRecord]) -> bool:
+        processed.extend(record for hand in hands for record in hand)
+        return True
+
+    async def pass_markers() -> None:
+        return
+
+    loop._process, loop._pass_markers = process, pass_markers  # type: ignore[method-assign]
+    return loop, processed
+
+
+async def test_a_partition_that_cannot_be_read_keeps_no_other_from_being_decided() -> None:
+    loop, processed = _polling(Polled())
+    await loop._step()
+    assert (processed, loop._unplaced) == ([RECORD], {ONE, TWO})
+
+
+async def test_what_was_read_before_a_rebalance_is_not_decided_after_it() -> None:
+    async def rebalance() -> None:
+        await loop.on_partitions_revoked([])
+
+    loop, processed = _polling(Polled(rebalance))
+    await loop._step()
+    assert processed == []
+
+
 async def test_a_fault_in_one_hand_ends_the_loop_when_the_others_are_done() -> None:
     missing: Any = None
-    loop = Loop(missing, missing, missing, missing, ["usage.recorded"])
+    loop = Loop(missing, missing, missing, missing, [USAGE])
     done: list[ConsumerRecord] = []
 
-    async def take(records: list[ConsumerRecord]) -> bool:
+    async def take(records: list[ConsumerRecord]) -> float | None:
         if records == hands[0]:
             raise RuntimeError("a bug")
         await asyncio.sleep(0.01)
         done.extend(records)
-        return True
+        return 0.01
 
     hands: Any = (["bad"], ["good"])
     loop._take = take  # type: ignore[method-assign]

@@ -23,8 +23,15 @@ class Held(dict[TopicPartition, float]):
         super().__init__()
         self._consumer = consumer
 
-    def hold(self, tp: TopicPartition, seconds: float) -> bool:
-        """Pause a partition for some time; tell whether it is still ours."""
+    def hold(self, tp: TopicPartition, offset: int, seconds: float, error: BaseException) -> bool:
+        """Stand still before an offset for some time; tell whether the partition is still ours."""
+        log.error(
+            "dead_letter_not_sent",
+            partition=f"{tp.topic}[{tp.partition}]@{offset}",
+            error=repr(error),
+            fix="create the topic with `faregate topics apply`; the partition waits",
+        )
+        seek(self._consumer, tp, offset)
         try:
             self._consumer.pause(tp)
         except ILLEGAL_STATE:

@@ -83,7 +83,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignments = 0
         self._held = Held(consumer)
         self._unburied: set[TopicPartition] = set()
-        self._database_away = False
+        self._away: set[TopicPartition] = set()
         self._asker = Asker(dlq.client) if len(topics) > 1 else None
         self._ahead: list[ConsumerRecord] = []
         self._commits = Commits(consumer)
@@ -96,7 +96,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def waits(self) -> bool:
         """Tell whether it stands still on purpose: a dead letter or the database has to wait."""
-        return bool(self._unburied) or self._database_away
+        return bool(self._unburied or self._away)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget partitions that are somebody else's now."""
@@ -104,10 +104,11 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._drop_ahead(lost)
         self._offsets.forget(lost)
         self._commits.forget(lost)
+        self._assignments += 1
+        for some in (self._unplaced, self._unburied, self._away):
+            some.difference_update(lost)
         for tp in lost:
-            self._unplaced.discard(tp)
             self._held.pop(tp, None)
-            self._unburied.discard(tp)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
@@ -132,26 +133,28 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._unplaced:
             await self._place()
         self._held.release(self._unplaced)
+        hands: list[list[ConsumerRecord]] = []
+        fault = None
         try:
-            hands = await self._poll_hands()
+            await self._poll_hands(hands)
         except (KafkaError, UnicodeDecodeError) as error:
-            if isinstance(error, UnicodeDecodeError):
-                headers.tolerate()
-            log.warning("poll_failed", error=repr(error))
-            self._start_over()
-            await self._pause_s(self._settings.retry_s)
-            return
+            fault = error
         if hands:
             await self._process(*hands)
-        elif not self._ahead:
+        elif not self._ahead and not fault:
             await self._pass_markers()
+        if fault:
+            if isinstance(fault, UnicodeDecodeError):
+                headers.tolerate()
+            log.warning("poll_failed", error=repr(fault))
+            self._start_over()
+            await self._pause_s(self._settings.retry_s)
 
     async def _pass_markers(self) -> None:
         """Keep positions beyond what is never polled: the markers of a producer's transactions."""
         try:
-            passed = await self._offsets.pass_markers(
-                self._consumer, self._unburied | self._unplaced
-            )
+            out = self._unburied | self._unplaced
+            passed = await self._offsets.pass_markers(self._consumer, out)
         except (KafkaError, WentBack, *TRANSIENT) as error:
             log.info("cannot_keep_offsets", error=repr(error))
             self._start_over()
@@ -186,12 +189,17 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.pause(*ours)
         self._unplaced.update(ours)
 
-    async def _poll_hands(self) -> list[list[ConsumerRecord]]:
-        """Read a batch, and more beside it where much waits in a topic that is read alone."""
-        records = await self._poll()
-        if not records or self._asker or self._size.most <= self._settings.batch:
-            return [records] if records else []
-        return [records, *await beside(self._consumer, records, self._size.most)]
+    async def _poll_hands(self, hands: list[list[ConsumerRecord]]) -> None:
+        """Read a batch, and more beside it where much waits in a topic that is read alone.
+
+        What was read before a poll failed is in `hands`: one bad partition stops no other.
+        """
+        assignments, size = self._assignments, self._size
+        hands.extend(filter(None, [await self._poll()]))
+        if hands and not self._asker and size.most > self._settings.batch:
+            await beside(hands, self._consumer, size.most)
+            if assignments != self._assignments:
+                hands.clear()  # somebody else's by now, or placed anew
 
     async def _poll(self) -> list[ConsumerRecord]:
         ahead, self._ahead = self._ahead, []
@@ -281,41 +289,40 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _process(self, *hands: list[ConsumerRecord]) -> bool:
         """Decide hands, each in a transaction of its own; tell whether all could be done now."""
-        started = monotonic()
         done = await asyncio.gather(*map(self._take, hands), return_exceptions=True)
-        for one in done:
-            if isinstance(one, BaseException):
-                raise one
-        if not all(done):
-            return False
-        self._size.took(monotonic() - started, waiting(self._consumer, self._offsets.owned))
-        return True
+        times = [one for one in done if isinstance(one, float)]
+        if faults := [one for one in done if isinstance(one, BaseException)]:
+            raise faults[0] if len(faults) == 1 else BaseExceptionGroup("several hands", faults)
+        if len(times) == len(hands):
+            self._size.took(max(times), waiting(self._consumer, self._offsets.owned))
+        elif self._away:
+            self._size.failed()
+        return len(times) == len(hands)
 
-    async def _take(self, records: list[ConsumerRecord]) -> bool:
-        """Decide records and bury what is dead; tell whether it could be done now."""
+    async def _take(self, records: list[ConsumerRecord]) -> float | None:
+        """Decide records and bury what is dead; give the seconds that deciding took, or None."""
         batch, dead = self._decode(records)
+        started, ends = monotonic(), next_offsets(records)
         try:
             dead += await self._decide(records, batch, dead)
-            self._database_away = False
         except WentBack as error:
             log.warning("database_went_back", error=str(error))
             self._store.forget()
             self._start_over()
-            return False
+            return None
         except TRANSIENT as error:
             log.warning("database_away", error=str(error), waiting=len(records))
-            self._database_away = True
-            self._size.failed()
+            self._away |= ends.keys()
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
-            return False
-        ends = next_offsets(records)
+            return None
+        spent, self._away = monotonic() - started, self._away - ends.keys()
         if dead:
             ends = await self._bury(dead, ends)
         else:
             self._unburied -= ends.keys()
         self._commits.note(ends)
-        return True
+        return spent
 
     def _decode(self, records: Sequence[ConsumerRecord]) -> tuple[Batch, list[DeadLetter]]:
         batch: Batch = []
@@ -373,14 +380,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     def _hold(self, first: dict[TopicPartition, int], error: BaseException) -> None:
         self._drop_ahead(first)  # it is sought back
         for tp, offset in first.items():
-            log.error(
-                "dead_letter_not_sent",
-                partition=f"{tp.topic}[{tp.partition}]@{offset}",
-                error=repr(error),
-                fix="create the topic with `faregate topics apply`; the partition waits",
-            )
-            seek(self._consumer, tp, offset)
-            if self._held.hold(tp, self._settings.hold_s):
+            if self._held.hold(tp, offset, self._settings.hold_s, error):
                 self._unburied.add(tp)
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:

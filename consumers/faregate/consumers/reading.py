@@ -30,22 +30,19 @@ def in_order(
     return [r for tp in sorted(polled, key=lambda tp: (rank[tp.topic], tp)) for r in polled[tp]]
 
 
-async def beside(
-    consumer: AIOKafkaConsumer, hand: Sequence[ConsumerRecord], most: int
-) -> list[list[ConsumerRecord]]:
-    """Give more hands of what is fetched of a topic, each of partitions that are in no other.
+async def beside(hands: list[list[ConsumerRecord]], consumer: AIOKafkaConsumer, most: int) -> None:
+    """Add more hands of what is fetched of a topic, each of partitions that are in no other.
 
-    Partitions of one topic are apart from each other: they can be decided in any order.
+    Partitions of one topic are apart from each other: they can be decided in any order. Raises what
+    the client does.
     """
-    hands: list[list[ConsumerRecord]] = []
-    taken = {partition_of(r) for r in hand}
-    while len(hands) < _HANDS - 1 and (rest := consumer.assignment() - taken):
+    taken = {partition_of(r) for hand in hands for r in hand}
+    while len(hands) < _HANDS and (rest := consumer.assignment() - taken):
         polled = await consumer.getmany(*rest, timeout_ms=0, max_records=most)
         if not polled:
             break
         hands.append([r for records in polled.values() for r in records])
         taken |= polled.keys()
-    return hands
 
 
 def _times(records: Sequence[ConsumerRecord]) -> list[int]:

@@ -44,6 +44,16 @@ _RETRY_S = 0.5
 _ACK_TIMEOUT_S = 30.0
 _SILENT_S = 10.0
 
+_PLANS = (
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "max_parallel_workers_per_gather = 0",
+)
+"""Left to itself the server plans the relay's questions anew for each transaction of the ledger. A
+plan that is kept knows no ids, and so not how few rows a range has: this leaves it only keys."""
+
 Value = TypeVar("Value")
 
 
@@ -108,9 +118,8 @@ class Relay:
         await connection.execute(f"SET idle_session_timeout = '{_SILENT_S:.0f}s'")
         # A deletion that a crash undoes makes an announcement again, with the id it had.
         await connection.execute("SET synchronous_commit = off")
-        # Left to itself the server plans its questions anew for each transaction of the ledger.
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        await connection.execute("SET enable_seqscan = off")
+        for setting in _PLANS:
+            await connection.execute(f"SET {setting}")
         self._store.forget()  # a new connection may lead to a restored backup
         await connection.add_listener("outbox", self._on_news)
         row = await connection.fetchrow(SQL["ledger"])

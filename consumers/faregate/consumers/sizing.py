@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from faregate.consumers.loop_settings import LoopSettings
 
-_PART = 8
+_PART = 16
 
 
 class BatchSize:

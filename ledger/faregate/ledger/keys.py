@@ -85,7 +85,7 @@ class Keys:
         return self.internal("charge", event_key.hex())
 
     def seal(self, *columns: object) -> bytes:
-        """Seal a row: keyed hash over its columns (texts, whole numbers, None), in order."""
+        """Seal a row: keyed hash over its columns (ASCII texts, whole numbers, None), in order."""
         return self._hash(b"seal", to_json(columns).decode())
 
     def fingerprint(self, event_type: str, data: Mapping[str, Any]) -> bytes:

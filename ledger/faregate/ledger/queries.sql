@@ -208,11 +208,8 @@ ORDER BY tx LIMIT $3;
 SELECT pg_try_advisory_lock(hashtextextended('faregate.relay', 0));
 
 -- name: announced_entries
--- Both join conditions say the same: with the second a plan that knows no values reads no more of
--- refs than of this transaction.
 SELECT e.*, r.event_id, r.pipeline_id, r.usage_id, r.correlation_id, r.traceparent, r.tracestate
-FROM entries e
-LEFT JOIN refs r ON r.outcome_id = e.outcome_id AND r.outcome_id >= $1 AND r.outcome_id < $2
+FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id
 WHERE e.id >= $1 AND e.id < $2
 ORDER BY e.id;
 
@@ -220,8 +217,7 @@ ORDER BY e.id;
 SELECT o.id, o.event_key, o.result, o.user_id, o.org_id, o.at, o.body,
        r.event_id, r.pipeline_id, r.usage_id, r.batch_id, r.correlation_id, r.traceparent,
        r.tracestate
-FROM outcomes o
-LEFT JOIN refs r ON r.outcome_id = o.id AND r.outcome_id >= $1 AND r.outcome_id < $2
+FROM outcomes o LEFT JOIN refs r ON r.outcome_id = o.id
 WHERE o.id >= $1 AND o.id < $2 AND o.result IN ('initiated', 'denied', 'unpriced')
 ORDER BY o.id;
 

@@ -82,9 +82,9 @@ def insertion(new: Rows) -> Change:
 async def change_all(
     connection: asyncpg.Connection, changes: Sequence[Change], last: Change | None = None
 ) -> list[asyncpg.Record]:
-    """Make changes to different tables, in one round trip; give what the query `last` does.
+    """Make changes to different rows, in one round trip; give what the query `last` does.
 
-    It sees the tables as they were before.
+    Each of them sees the tables as they were before.
     """
     last = last or _NOTHING
     sql = _together(tuple((c.sql, len(c.values)) for c in changes), last.sql)
@@ -97,7 +97,7 @@ async def change_all(
 def _together(changes: tuple[tuple[str, int], ...], last: str) -> str:
     """Make one statement of many. PostgreSQL runs what stands in WITH from the last to the first.
 
-    No result rests on that: the tables differ. It keeps the order in which writers lock keys.
+    No result rests on that: the rows differ. It keeps the order in which writers lock keys.
     """
     parts, before = [], 0
     for n, (sql, count) in enumerate(changes):

@@ -187,7 +187,8 @@ def _entry_row(
 def outcome_rows(keys: Keys, loaded: Loaded, decision: Decision) -> list[tuple[Any, ...]]:
     """Make the outcomes' rows, each with its seal, in the order of their keys.
 
-    That order keeps two writers from waiting for each other in turn.
+    That order keeps two writers of the same events from waiting for each other in turn. Two that have
+    the same usage under different events may: PostgreSQL ends one, which is taken again.
     """
     counts = [0] * len(decision.outcomes)
     for entry in decision.entries:

@@ -46,7 +46,7 @@ class Conflict(Exception):
 async def write_pipelines(
     connection: asyncpg.Connection, loaded: Loaded, decision: Decision, first: int
 ) -> tuple[Rows, list[Change]]:
-    """Make room for a decision's pipelines; give the rows that are yet to be inserted or changed.
+    """Make room for a decision's pipelines; give rows to insert, and the change of other rows.
 
     The decision's outcomes have the ids from `first` on. Raises Conflict. Inserting may raise the
     driver's UniqueViolationError: two requests for one new pipeline_id meet on the primary key, and

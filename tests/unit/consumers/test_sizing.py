@@ -17,7 +17,7 @@ def _after(*batches: tuple[float, int]) -> list[int]:
 
 def test_a_batch_takes_a_part_of_what_waits_within_its_bounds() -> None:
     assert BatchSize(SETTINGS).most == 100
-    waiting = [0, 600, 800, 2_000, 6_400, 180_000, 2_000, 0]
+    waiting = [0, 1_200, 1_600, 4_000, 12_800, 180_000, 4_000, 0]
     assert _after(*[(0.1, n) for n in waiting]) == [100, 100, 100, 250, 800, 800, 250, 100]
 
 

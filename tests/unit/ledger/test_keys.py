@@ -1,12 +1,15 @@
 """Keyed hashes: different things never share a key, and without the secret nothing matches."""
 
+import json
 from collections.abc import Callable
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faregate.ledger.keys import Keys
+from faregate.ledger.write import canonical
 
 SECRET, OTHER = b"k" * 32, b"l" * 32
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -137,3 +140,16 @@ class TestFingerprint:
         keys = Keys(SECRET)
         assert keys.fingerprint("T", data) == keys.fingerprint("T", shuffled)
         assert keys.fingerprint("T", data) != keys.fingerprint("T", {**data, "\0": 0})
+
+
+@pytest.mark.parametrize(
+    "said", ["plain", 'a "quote" \\ and /', "é \x7f \n \u2028 \N{GRINNING FACE}"]
+)
+def test_a_seal_covers_the_same_bytes_for_ever(said: str) -> None:
+    """Those of compact JSON; what is not ASCII is escaped in the body, which is a text in it."""
+    columns = (2**62, "00ff", None, "usage", canonical({"said": said, "n": -1}), 0)
+    covered = json.dumps(columns, separators=(",", ":")).encode()
+    expected = blake2b(
+        len(covered).to_bytes(4, "big") + covered, digest_size=16, key=b"k" * 32, person=b"seal"
+    )
+    assert Keys(b"k" * 32).seal(*columns) == expected.digest()
