@@ -137,7 +137,7 @@ async def test_what_was_read_before_a_rebalance_is_not_decided_after_it() -> Non
 
     loop, processed = _polling(Polled(rebalance))
     await loop._step()
-    assert processed == []
+    assert (processed, loop._unplaced) == ([], {ONE, TWO}), "and no offset is passed over"
 
 
 async def test_a_fault_in_one_hand_ends_the_loop_when_the_others_are_done() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from time import monotonic
 
@@ -22,9 +22,11 @@ class Held(dict[TopicPartition, float]):
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         super().__init__()
         self._consumer = consumer
+        self.unburied: set[TopicPartition] = set()
+        """Those whose dead letter is still not sent, whether or not they are paused for it now."""
 
-    def hold(self, tp: TopicPartition, offset: int, seconds: float, error: BaseException) -> bool:
-        """Stand still before an offset for some time; tell whether the partition is still ours."""
+    def hold(self, tp: TopicPartition, offset: int, seconds: float, error: BaseException) -> None:
+        """Stand still before an offset for some time, if the partition is still ours."""
         log.error(
             "dead_letter_not_sent",
             partition=f"{tp.topic}[{tp.partition}]@{offset}",
@@ -35,9 +37,15 @@ class Held(dict[TopicPartition, float]):
         try:
             self._consumer.pause(tp)
         except ILLEGAL_STATE:
-            return False
+            return
         self[tp] = monotonic() + seconds
-        return True
+        self.unburied.add(tp)
+
+    def forget(self, lost: Iterable[TopicPartition]) -> None:
+        """Forget partitions that are somebody else's now."""
+        for tp in lost:
+            self.pop(tp, None)
+            self.unburied.discard(tp)
 
     def release(self, unplaced: Collection[TopicPartition]) -> None:
         """Resume those whose time is over, but for those that are paused for another reason."""

@@ -82,7 +82,6 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._unplaced: set[TopicPartition] = set()
         self._assignments = 0
         self._held = Held(consumer)
-        self._unburied: set[TopicPartition] = set()
         self._away: set[TopicPartition] = set()
         self._asker = Asker(dlq.client) if len(topics) > 1 else None
         self._ahead: list[ConsumerRecord] = []
@@ -96,7 +95,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def waits(self) -> bool:
         """Tell whether it stands still on purpose: a dead letter or the database has to wait."""
-        return bool(self._unburied or self._away)
+        return bool(self._held.unburied or self._away)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Forget partitions that are somebody else's now."""
@@ -105,10 +104,9 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._offsets.forget(lost)
         self._commits.forget(lost)
         self._assignments += 1
-        for some in (self._unplaced, self._unburied, self._away):
-            some.difference_update(lost)
-        for tp in lost:
-            self._held.pop(tp, None)
+        self._held.forget(lost)
+        self._unplaced.difference_update(lost)
+        self._away.difference_update(lost)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Keep new partitions paused until the loop has sought them to the kept offsets."""
@@ -153,7 +151,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _pass_markers(self) -> None:
         """Keep positions beyond what is never polled: the markers of a producer's transactions."""
         try:
-            out = self._unburied | self._unplaced
+            out = self._held.unburied | self._unplaced
             passed = await self._offsets.pass_markers(self._consumer, out)
         except (KafkaError, WentBack, *TRANSIENT) as error:
             log.info("cannot_keep_offsets", error=repr(error))
@@ -195,11 +193,13 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         What was read before a poll failed is in `hands`: one bad partition stops no other.
         """
         assignments, size = self._assignments, self._size
-        hands.extend(filter(None, [await self._poll()]))
-        if hands and not self._asker and size.most > self._settings.batch:
+        if records := await self._poll():
+            hands.append(records)
+        if records and not self._asker and size.most > self._settings.batch:
             await beside(hands, self._consumer, size.most)
             if assignments != self._assignments:
-                hands.clear()  # somebody else's by now, or placed anew
+                hands.clear()
+                self._start_over()  # perhaps not by us
 
     async def _poll(self) -> list[ConsumerRecord]:
         ahead, self._ahead = self._ahead, []
@@ -316,11 +316,12 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._seek_back(records)
             await self._pause_s(self._settings.retry_s)
             return None
-        spent, self._away = monotonic() - started, self._away - ends.keys()
+        spent = monotonic() - started
+        self._away -= ends.keys()
         if dead:
             ends = await self._bury(dead, ends)
         else:
-            self._unburied -= ends.keys()
+            self._held.unburied -= ends.keys()
         self._commits.note(ends)
         return spent
 
@@ -373,15 +374,14 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
             first = {partition_of(d.record): d.record.offset for d in reversed(dead)}
             self._hold(first, error)
             return {tp: first.get(tp, end) for tp, end in ends.items()}
-        self._unburied -= ends.keys()
+        self._held.unburied -= ends.keys()
         journal.dead(dead)
         return ends
 
     def _hold(self, first: dict[TopicPartition, int], error: BaseException) -> None:
         self._drop_ahead(first)  # it is sought back
         for tp, offset in first.items():
-            if self._held.hold(tp, offset, self._settings.hold_s, error):
-                self._unburied.add(tp)
+            self._held.hold(tp, offset, self._settings.hold_s, error)
 
     def _seek_back(self, records: Sequence[ConsumerRecord]) -> None:
         for record in reversed([*records, *self._ahead]):
