@@ -65,13 +65,14 @@ async def calls(world: World) -> dict[str, Figure]:
 async def beside(world: World) -> dict[str, Figure]:
     """Hold credits 500 times a second, while the consumers drain 5,000 events a second.
 
-    Both are about the same accounts.
+    Both are about the same accounts. One gateway process, as many as there are unless it is set
+    otherwise: 500 calls a second leave it half of a core.
     """
     lane, sizes = await world.lane("http"), world.sizes
     mine = await tokens(lane, _users(HOLDERS))
     fed = round(EVENTS_PER_S * (sizes.paced_s + 2 * sizes.warm_s))
     async with (
-        gateway(lane, _WORKERS) as client,
+        gateway(lane) as client,
         started(lane, "relay", "deduction") as (relay, deduction),
         modules(lane, _FEED, [(str(fed), str(EVENTS_PER_S))]) as (feed,),
         Ends(lane.kafka, lane.cluster.topic(_LEDGER)) as ends,

@@ -17,7 +17,7 @@ from tests.helpers.servers import drop_database
 
 from faregate.ledger.batch import Offset, Position, Submission, needs_of
 from faregate.ledger.core import Outcome, decide
-from faregate.ledger.load import PriceCache, load
+from faregate.ledger.load import PriceCache, load, lock
 from faregate.ledger.store import Store
 from faregate.ledger.write import write
 
@@ -107,7 +107,8 @@ async def _record_one(
     end = (number + 1) * BATCH // _PARTITIONS
     offsets = [Offset(topic, n, "usage.recorded", end) for n in range(_PARTITIONS)]
     async with store.pool.acquire() as connection, connection.transaction():
-        loaded = await load(connection, store.names, prices, store.rules, needs, ids)
+        locked = await lock(connection, needs, ids)
+        loaded = await load(connection, store.names, prices, store.rules, needs, ids, locked)
         decision = decide(loaded.state, commands, loaded.now)
         recorder = Recorder(connection)
         writer: Any = recorder

@@ -1,10 +1,12 @@
 """Group commit: calls that arrive together are decided in one transaction.
 
 One queue per process stands in front of the store. Where nothing is under way a call goes at once;
-else the first of a batch lingers for about two milliseconds, and whatever arrives meanwhile shares
-its transaction. A few transactions run side by side, so that one that waits for an account holds up
-nobody else; when all of them are busy, calls wait for the next one that ends. Order is kept, each
-caller gets their own result, and a command that can never be written costs only itself.
+else it waits for the end of what is, with whoever comes meanwhile: few large transactions cost less
+than many small ones, and everybody waits for the processor. Only where enough calls wait a second
+transaction runs beside the first. One that waits for an account, which a consumer has just locked,
+does not count: after three milliseconds another begins in its place, so that it holds up only who
+shares it. Each caller gets their own result, and a command that can never be written costs only
+itself.
 """
 
 from __future__ import annotations
@@ -15,14 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+import asyncpg
+
 from faregate.events import tracing
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
 from faregate.gateway.stored import Stored, read_back, written
-from faregate.ledger.batch import Submission
+from faregate.ledger.batch import Needs, Submission
 from faregate.ledger.core import Rejected, Seen
 from faregate.ledger.database import TRANSIENT
+from faregate.ledger.names import Ids
 from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable
+
+_PATIENCE_S = 0.003
+"""Locking accounts that are free takes less than that, mostly."""
 
 Decided = Result | BadValue | Unavailable
 Answered = Stored | Rejected | BadValue | Unavailable | None
@@ -50,6 +58,8 @@ class GroupedStore(Store):
         self._waiting: deque[_Unit] = deque()
         self._size = 0
         self._lanes: set[asyncio.Task[None]] = set()
+        self._stuck: set[asyncio.Task[None]] = set()
+        """Lanes that wait for an account."""
         self._gathering = False
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -93,13 +103,43 @@ class GroupedStore(Store):
         self._waiting.append(unit)
         self._size += len(submissions)
         self._metrics.waiting.set(self._size)
-        if not self._gathering and len(self._lanes) < self._settings.lanes:
-            self._gathering = True
-            self._lanes.add(asyncio.create_task(self._lane()))
+        self._open_lane()
         return unit
 
+    def _moving(self) -> int:
+        return len(self._lanes) - len(self._stuck)
+
+    def _few(self) -> int:
+        """Give how many lanes may move: a second one where it has enough to do."""
+        return self._settings.lanes if self._size >= self._settings.enough else 1
+
+    def _open_lane(self) -> None:
+        """Begin another transaction, if there may be one more and none is gathering calls."""
+        is_full = len(self._lanes) >= self._settings.most_lanes
+        if not (is_full or self._gathering) and self._moving() < self._few():
+            self._gathering = True
+            self._lanes.add(asyncio.create_task(self._lane()))
+
+    async def _lock(
+        self, connection: asyncpg.Connection, needs: Needs, ids: Ids
+    ) -> list[asyncpg.Record]:
+        lane = asyncio.current_task()
+        if lane is None or lane not in self._lanes:
+            return await super()._lock(connection, needs, ids)
+        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._set_aside, lane)
+        try:
+            return await super()._lock(connection, needs, ids)
+        finally:
+            patience.cancel()
+            self._stuck.discard(lane)
+
+    def _set_aside(self, lane: asyncio.Task[None]) -> None:
+        self._stuck.add(lane)
+        if self._waiting:
+            self._open_lane()
+
     async def _lane(self) -> None:
-        """Decide batch after batch until nobody waits."""
+        """Decide batch after batch until nobody waits, or more lanes than a few move again."""
         tracing.leave()  # the queue works for many callers
         try:
             try:
@@ -107,7 +147,7 @@ class GroupedStore(Store):
                 await asyncio.sleep(0 if is_quiet else self._settings.linger_s)
             finally:
                 self._gathering = False
-            while self._waiting:
+            while self._waiting and self._moving() <= self._few():
                 units = self._next_batch()
                 try:
                     await self._serve(units)

@@ -73,6 +73,19 @@ def _uuids(keys: Iterable[bytes]) -> list[UUID]:
     return [UUID(k) for k in sorted(keys)]
 
 
+async def lock(connection: asyncpg.Connection, needs: Needs, ids: Ids) -> list[asyncpg.Record]:
+    """Lock every account of the batch; this waits for whoever has locked one of them."""
+    locked: list[asyncpg.Record] = await connection.fetch(
+        SQL["lock_accounts"], sorted(ids.values()), _uuids(needs.pipelines), *_pairs(needs, ids)
+    )
+    return locked
+
+
+def _pairs(needs: Needs, ids: Ids) -> tuple[list[int], list[int]]:
+    pairs = [(ids[org], ids[user]) for org, user in sorted(needs.pairs)]
+    return [org for org, _ in pairs], [user for _, user in pairs]
+
+
 async def load(
     connection: asyncpg.Connection,
     names: Names,
@@ -80,28 +93,22 @@ async def load(
     rules: Rules,
     needs: Needs,
     ids: Ids,
+    locked: Sequence[asyncpg.Record],
 ) -> Loaded:
-    """Lock every account of the batch, then read.
+    """Read what the batch rests on, once its accounts are locked.
 
     Raises PayerMoved, NamesMoved and NamesErased when it must be tried again.
     """
-    pipelines = _uuids(needs.pipelines)
-    pairs = [(ids[org], ids[user]) for org, user in sorted(needs.pairs)]
-    orgs, users = [org for org, _ in pairs], [user for _, user in pairs]
-    locked = await connection.fetch(
-        SQL["lock_accounts"], sorted(ids.values()), pipelines, orgs, users
-    )
     batches = {(ids[s], batch): (s, batch) for s, batch in needs.batches}
     parts: dict[str, list[asyncpg.Record]] = {p: [] for p in _PARTS}
     for row in await connection.fetch(
         SQL["state"],
         _uuids(needs.events),
         _uuids(needs.usages),
-        pipelines,
+        _uuids(needs.pipelines),
         [a for a, _ in batches],
         [UUID(b) for _, b in batches],
-        orgs,
-        users,
+        *_pairs(needs, ids),
     ):
         parts[row["part"]].append(row)
     (context,) = parts["context"]

@@ -33,8 +33,8 @@ from faregate.ledger.core import (
 )
 from faregate.ledger.database import TRANSIENT, Unavailable
 from faregate.ledger.keys import Keys
-from faregate.ledger.load import NamesErased, NamesMoved, PayerMoved, PriceCache, load
-from faregate.ledger.names import Names
+from faregate.ledger.load import NamesErased, NamesMoved, PayerMoved, PriceCache, load, lock
+from faregate.ledger.names import Ids, Names
 from faregate.ledger.queries import SQL
 from faregate.ledger.write import TX_BITS, WentBack, checkpoint, write
 from faregate.ledger.write_pipelines import Conflict
@@ -180,7 +180,10 @@ class Store:
         async with self.pool.acquire() as connection:
             await connection.execute(_BEGIN)
             try:
-                loaded = await load(connection, self.names, self._prices, self.rules, needs, ids)
+                locked = await self._lock(connection, needs, ids)
+                loaded = await load(
+                    connection, self.names, self._prices, self.rules, needs, ids, locked
+                )
                 decision = decide(loaded.state, [s.command for s in submissions], loaded.now)
                 span.set(
                     {
@@ -210,6 +213,12 @@ class Store:
             failpoints.reach("after_commit")
         first, outcomes = loaded.tx << TX_BITS, decision.outcomes
         return Applied(decision.results, first, loaded.now, outcomes, decision.entries)
+
+    async def _lock(
+        self, connection: asyncpg.Connection, needs: Needs, ids: Ids
+    ) -> list[asyncpg.Record]:
+        """Take the locks of a batch: where a transaction waits for other ones."""
+        return await lock(connection, needs, ids)
 
     async def checkpoint(self, limit: int = 1000) -> int:
         """Announce the state of accounts that moved since their last checkpoint; count them."""

@@ -234,12 +234,12 @@ async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def account_locked(pool: asyncpg.Pool, subject: str) -> AsyncIterator[None]:
-    """Hold the lock of an account: whoever decides about it waits."""
+async def account_locked(pool: asyncpg.Pool, *subjects: str) -> AsyncIterator[None]:
+    """Hold the locks of accounts: whoever decides about one waits."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
-            "SELECT 1 FROM accounts WHERE id ="
-            " (SELECT account_id FROM subjects WHERE subject = $1) FOR UPDATE",
-            subject,
+            "SELECT 1 FROM accounts WHERE id IN"
+            " (SELECT account_id FROM subjects WHERE subject = ANY ($1)) FOR UPDATE",
+            subjects,
         )
         yield

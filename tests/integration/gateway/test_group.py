@@ -1,12 +1,15 @@
-"""The queue before the store, where its two lanes end in the same moment."""
+"""The queue before the store: how many transactions it has under way, and who waits for whom."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.helpers.ledger import Ledger
+from tests.integration.gateway.calling import account_locked
 
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.metrics import Metrics
@@ -19,8 +22,9 @@ pytestmark = pytest.mark.stack
 class Ending(GroupedStore):
     """One whose first two transactions wait for `end`, and find the database away then."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, GatewaySettings(linger_s=0, max_batch=1), Metrics())
+    def __init__(self, store: Store, enough: int) -> None:
+        settings = GatewaySettings(linger_s=0, max_batch=1, enough=enough)
+        super().__init__(store, settings, Metrics())
         self.end = asyncio.Event()
         self.begun = 0
 
@@ -36,7 +40,7 @@ async def test_who_tries_again_at_once_finds_a_lane_when_both_have_just_ended(
     store: Store,
 ) -> None:
     await Ledger(store).set_balance("user:ada", 10)
-    queue = Ending(store)
+    queue = Ending(store, enough=0)
 
     async def again() -> Any:
         try:
@@ -61,3 +65,111 @@ async def test_who_tries_again_at_once_finds_a_lane_when_both_have_just_ended(
     assert (await Ledger(store).balance("user:ada")).balance == 9
     await queue.close()
     assert (queue._lanes, queue._waiting) == (set(), type(queue._waiting)())
+
+
+class Counting(GroupedStore):
+    """One with room for a single call in each transaction; it counts those that have begun.
+
+    The one whose number is `slow` goes on when `end` is set.
+    """
+
+    def __init__(self, store: Store, most_lanes: int = 6, slow: int = 0) -> None:
+        settings = GatewaySettings(linger_s=0, max_batch=1, most_lanes=most_lanes)
+        super().__init__(store, settings, Metrics())
+        self.slow, self.end = slow, asyncio.Event()
+        self.begun = 0
+
+    async def take(self, *args: Any, **more: Any) -> Any:
+        self.begun += 1
+        if self.begun == self.slow:
+            await self.end.wait()
+        return await super().take(*args, **more)
+
+
+async def _rich(store: Store, *names: str) -> None:
+    for name in names:
+        await Ledger(store).set_balance(f"user:{name}", 10)
+
+
+async def test_who_waits_for_an_account_holds_up_nobody_else(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "ben", "cy")
+    queue = Counting(store)
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada", "user:ben"):
+        waiting = [calls.create_task(Ledger(queue).usage(user=u)) for u in ("ada", "ben")]
+        async with asyncio.timeout(3):
+            for _ in range(3):
+                await Ledger(queue).usage(user="cy")
+        assert queue._stuck == queue._lanes
+        assert not any(task.done() for task in waiting)
+    for name, left in {"ada": 9, "ben": 9, "cy": 7}.items():
+        assert (await Ledger(store).balance(f"user:{name}")).balance == left
+    await queue.close()
+    assert (queue._lanes, queue._stuck) == (set(), set())
+
+
+async def test_no_more_transactions_wait_for_accounts_than_may(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "ben", "cy")
+    queue = Counting(store, most_lanes=2)
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        async with account_locked(pool, "user:ben"):
+            for name in ("ada", "ben", "cy"):
+                calls.create_task(Ledger(queue).usage(user=name))
+            while len(queue._stuck) < 2:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)
+            assert (queue.begun, len(queue._lanes)) == (2, 2)
+        async with asyncio.timeout(3):  # ben's ends, and cy's is next
+            while queue._waiting or len(queue._lanes) > 1:
+                await asyncio.sleep(0.001)
+        assert queue.begun == 3
+    assert [(await Ledger(store).balance(f"user:{u}")).balance for u in ("ada", "cy")] == [9, 9]
+
+
+async def test_a_second_transaction_begins_only_for_enough_calls(store: Store) -> None:
+    await _rich(store, "ada")
+    queue = Ending(store, enough=3)
+    async with asyncio.TaskGroup() as calls:
+
+        async def call() -> None:
+            with suppress(Unavailable):
+                await Ledger(queue).usage(user="ada")
+
+        calls.create_task(call())
+        while queue.begun < 1:
+            await asyncio.sleep(0)
+        calls.create_task(call())
+        calls.create_task(call())
+        await asyncio.sleep(0.05)
+        assert (queue.begun, queue._size) == (1, 2)
+        calls.create_task(call())
+        async with asyncio.timeout(3):
+            while queue.begun < 2:
+                await asyncio.sleep(0.001)
+        assert queue._size == 2
+        queue.end.set()
+    await queue.close()
+    assert (await Ledger(store).balance("user:ada")).balance == 8
+
+
+async def test_who_got_their_account_leaves_the_next_call_to_who_took_their_place(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "cy")
+    queue = Counting(store, slow=2)
+    async with asyncio.TaskGroup() as calls:
+        async with account_locked(pool, "user:ada"):
+            ada = calls.create_task(Ledger(queue).usage(user="ada"))
+            while not queue._stuck:
+                await asyncio.sleep(0.001)
+            for _ in range(2):
+                calls.create_task(Ledger(queue).usage(user="cy"))
+            while queue.begun < 2:
+                await asyncio.sleep(0.001)
+        await ada
+        assert (queue.begun, queue._size, len(queue._lanes)) == (2, 1, 1)
+        queue.end.set()
+    assert (await Ledger(store).balance("user:cy")).balance == 8
