@@ -2,10 +2,13 @@
 
 One queue per process stands in front of the store. Where nothing is under way a call goes at once;
 else it waits for the end of what is, with whoever comes meanwhile: few large transactions cost less
-than many small ones, and everybody waits for the processor. Only where enough calls wait a second
-transaction runs beside the first. One that waits for an account, which a consumer has just locked,
-does not count: after three milliseconds another begins in its place, so that it holds up only who
-shares it. Each caller gets their own result, and a command that can never be written costs only
+than many small ones, and everybody waits for the processor. Only where enough wait a second
+transaction runs beside the first, after two milliseconds in which others may join it.
+
+A transaction that waits for an account, which a consumer has just locked, does not count: after three
+milliseconds another takes its place, as for one that has stalled. Calls that name its accounts stay in
+the queue meanwhile: an account holds up only its own callers, and who shares a transaction with the
+first of them. Each caller gets their own result, and a command that can never be written costs only
 itself.
 """
 
@@ -13,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -23,13 +27,13 @@ from faregate.events import tracing
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
 from faregate.gateway.stored import Stored, read_back, written
-from faregate.ledger.batch import Needs, Submission
+from faregate.ledger.batch import Needs, Submission, needs_of
 from faregate.ledger.core import Rejected, Seen
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.names import Ids
 from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable
 
-_PATIENCE_S = 0.003
+_LOCKING_S = 0.003
 """Locking accounts that are free takes less than that, mostly."""
 
 Decided = Result | BadValue | Unavailable
@@ -47,6 +51,14 @@ class _Unit:
     decided: asyncio.Future[list[Decided]]
     answers: list[Answered] = field(default_factory=list)
 
+    _subjects: set[str] | None = None
+
+    def subjects(self) -> set[str]:
+        """Give the accounts that it names."""
+        if self._subjects is None:
+            self._subjects = needs_of([s.command for s in self.submissions]).subjects
+        return self._subjects
+
 
 class GroupedStore(Store):
     """A store whose `apply` shares transactions between callers."""
@@ -58,8 +70,9 @@ class GroupedStore(Store):
         self._waiting: deque[_Unit] = deque()
         self._size = 0
         self._lanes: set[asyncio.Task[None]] = set()
-        self._stuck: set[asyncio.Task[None]] = set()
-        """Lanes that wait for an account."""
+        self._serving: dict[asyncio.Task[None], Sequence[_Unit]] = {}
+        self._stuck: dict[asyncio.Task[None], set[str]] = {}
+        """Lanes that wait for somebody else, and the accounts that theirs name."""
         self._gathering = False
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -103,7 +116,8 @@ class GroupedStore(Store):
         self._waiting.append(unit)
         self._size += len(submissions)
         self._metrics.waiting.set(self._size)
-        self._open_lane()
+        is_quiet = not self._lanes  # nothing says that others are coming
+        self._open_lane(0 if is_quiet else self._settings.linger_s)
         return unit
 
     def _moving(self) -> int:
@@ -113,69 +127,84 @@ class GroupedStore(Store):
         """Give how many lanes may move: a second one where it has enough to do."""
         return self._settings.lanes if self._size >= self._settings.enough else 1
 
-    def _open_lane(self) -> None:
+    def _open_lane(self, linger_s: float) -> None:
         """Begin another transaction, if there may be one more and none is gathering calls."""
         is_full = len(self._lanes) >= self._settings.most_lanes
         if not (is_full or self._gathering) and self._moving() < self._few():
             self._gathering = True
-            self._lanes.add(asyncio.create_task(self._lane()))
+            self._lanes.add(asyncio.create_task(self._lane(linger_s)))
 
     async def _lock(
         self, connection: asyncpg.Connection, needs: Needs, ids: Ids
     ) -> list[asyncpg.Record]:
         lane = asyncio.current_task()
-        if lane is None or lane not in self._lanes:
+        if lane is None or lane not in self._serving:
             return await super()._lock(connection, needs, ids)
-        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._set_aside, lane)
+        with self._set_aside_after(_LOCKING_S, lane):
+            return await super()._lock(connection, needs, ids)
+
+    @contextmanager
+    def _set_aside_after(self, seconds: float, lane: asyncio.Task[None]) -> Iterator[None]:
+        timer = asyncio.get_running_loop().call_later(seconds, self._set_aside, lane)
         try:
-            return await super()._lock(connection, needs, ids)
+            yield
         finally:
-            patience.cancel()
-            self._stuck.discard(lane)
+            timer.cancel()
+            self._stuck.pop(lane, None)
 
     def _set_aside(self, lane: asyncio.Task[None]) -> None:
-        self._stuck.add(lane)
+        self._stuck[lane] = _all(unit.subjects() for unit in self._serving[lane])
         if self._waiting:
-            self._open_lane()
+            self._open_lane(0)
 
-    async def _lane(self) -> None:
+    async def _lane(self, linger_s: float) -> None:
         """Decide batch after batch until nobody waits, or more lanes than a few move again."""
         tracing.leave()  # the queue works for many callers
+        lane = asyncio.current_task()
+        assert lane is not None
         try:
             try:
-                is_quiet = len(self._lanes) == 1  # this one: nothing says that others are coming
-                await asyncio.sleep(0 if is_quiet else self._settings.linger_s)
+                await asyncio.sleep(linger_s)
             finally:
                 self._gathering = False
-            while self._waiting and self._moving() <= self._few():
-                units = self._next_batch()
+            while self._moving() <= self._few() and (units := self._next_batch()):
+                self._serving[lane] = units
                 try:
-                    await self._serve(units)
+                    with self._set_aside_after(self._settings.patience_s, lane):
+                        await self._serve(units)
                 except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
                     _fail(units, error)
         finally:
             # In the step in which nobody waited: whoever comes in the next one needs a new lane.
-            self._lanes = {lane for lane in self._lanes if lane is not asyncio.current_task()}
+            self._serving.pop(lane, None)
+            self._lanes.discard(lane)
 
     def _next_batch(self) -> list[_Unit]:
-        """Take units up to the cap; one that is larger by itself goes alone."""
+        """Take units up to the cap; one that is larger by itself goes alone.
+
+        Those that name an account of a lane that waits are left to whoever comes after it.
+        """
+        apart = _all(self._stuck.values())
         units: list[_Unit] = []
+        left: list[_Unit] = []
         size = 0
         while self._waiting:
             more = len(self._waiting[0].submissions)
             if units and size + more > self._settings.max_batch:
                 break
             unit = self._waiting.popleft()
+            if apart and not apart.isdisjoint(unit.subjects()):
+                left.append(unit)
+                continue
             self._size -= more
             if not unit.decided.cancelled():  # its caller has gone before it was taken
                 units.append(unit)
                 size += more
+        self._waiting.extendleft(reversed(left))
         self._metrics.waiting.set(self._size)
         return units
 
     async def _serve(self, units: Sequence[_Unit]) -> None:
-        if not units:
-            return
         began = perf_counter()
         submissions = [s for unit in units for s in unit.submissions]
         stored: dict[bytes, Stored | Unavailable] = {}
@@ -247,6 +276,10 @@ def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:
     return [
         replace(s, refs=replace(s.refs, traceparent=parent, tracestate=state)) for s in submissions
     ]
+
+
+def _all(sets: Iterable[set[str]]) -> set[str]:
+    return set().union(*sets)
 
 
 def _give(

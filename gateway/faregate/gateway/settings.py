@@ -60,11 +60,13 @@ class GatewaySettings:
     """How long the first call of a batch waits for others to share its transaction, while another
     transaction is under way."""
     enough: int = 16
-    """So many calls are worth a transaction beside another one; fewer wait for its end."""
+    """So many commands are worth a transaction beside another one; fewer wait for its end."""
     lanes: int = 2
-    """How many transactions of the queue may be under way at the same time ..."""
+    """How many transactions of the queue begin beside each other, ..."""
     most_lanes: int = 6
-    """... and how many with those that wait for an account. Each takes a connection."""
+    """... and how many there may be with those that wait for an account. Each has a connection."""
+    patience_s: float = 0.05
+    """A transaction that takes longer is counted as one that waits for an account."""
     max_batch: int = 250
     max_waiting: int = 2_000
     """So many calls may wait for a transaction; more are answered 503."""

@@ -23,7 +23,7 @@ class Ending(GroupedStore):
     """One whose first two transactions wait for `end`, and find the database away then."""
 
     def __init__(self, store: Store, enough: int) -> None:
-        settings = GatewaySettings(linger_s=0, max_batch=1, enough=enough)
+        settings = GatewaySettings(linger_s=0, max_batch=1, enough=enough, patience_s=60)
         super().__init__(store, settings, Metrics())
         self.end = asyncio.Event()
         self.begun = 0
@@ -73,8 +73,12 @@ class Counting(GroupedStore):
     The one whose number is `slow` goes on when `end` is set.
     """
 
-    def __init__(self, store: Store, most_lanes: int = 6, slow: int = 0) -> None:
-        settings = GatewaySettings(linger_s=0, max_batch=1, most_lanes=most_lanes)
+    def __init__(
+        self, store: Store, most_lanes: int = 6, slow: int = 0, patience_s: float = 60
+    ) -> None:
+        settings = GatewaySettings(
+            linger_s=0, max_batch=1, most_lanes=most_lanes, patience_s=patience_s
+        )
         super().__init__(store, settings, Metrics())
         self.slow, self.end = slow, asyncio.Event()
         self.begun = 0
@@ -101,12 +105,12 @@ async def test_who_waits_for_an_account_holds_up_nobody_else(
         async with asyncio.timeout(3):
             for _ in range(3):
                 await Ledger(queue).usage(user="cy")
-        assert queue._stuck == queue._lanes
+        assert queue._stuck.keys() == queue._lanes
         assert not any(task.done() for task in waiting)
     for name, left in {"ada": 9, "ben": 9, "cy": 7}.items():
         assert (await Ledger(store).balance(f"user:{name}")).balance == left
     await queue.close()
-    assert (queue._lanes, queue._stuck) == (set(), set())
+    assert not queue._lanes | queue._stuck.keys() | queue._serving.keys()
 
 
 async def test_no_more_transactions_wait_for_accounts_than_may(
@@ -173,3 +177,35 @@ async def test_who_got_their_account_leaves_the_next_call_to_who_took_their_plac
         assert (queue.begun, queue._size, len(queue._lanes)) == (2, 1, 1)
         queue.end.set()
     assert (await Ledger(store).balance("user:cy")).balance == 8
+
+
+async def test_an_account_that_is_locked_takes_one_transaction_however_many_call(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "cy")
+    queue = Counting(store)
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        calls.create_task(Ledger(queue).usage(user="ada"))
+        while not queue._stuck:
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            calls.create_task(Ledger(queue).usage(user="ada"))
+        async with asyncio.timeout(3):
+            await Ledger(queue).usage(user="cy")
+        assert (queue.begun, queue._size, len(queue._stuck)) == (2, 3, 1)
+    await queue.close()
+    assert queue.begun == 5
+    assert (await Ledger(store).balance("user:ada")).balance == 6
+
+
+async def test_a_transaction_that_has_stalled_holds_up_nobody_else(store: Store) -> None:
+    await _rich(store, "ada", "cy")
+    queue = Counting(store, slow=1, patience_s=0.05)
+    async with asyncio.TaskGroup() as calls:
+        calls.create_task(Ledger(queue).usage(user="ada"))
+        while queue.begun < 1:
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(3):
+            await Ledger(queue).usage(user="cy")
+        queue.end.set()
+    assert (await Ledger(store).balance("user:ada")).balance == 9
