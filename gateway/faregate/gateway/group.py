@@ -6,18 +6,17 @@ than many small ones, and everybody waits for the processor. Only where enough w
 transaction runs beside the first, after two milliseconds in which others may join it.
 
 A transaction that waits for an account, which a consumer has just locked, does not count: after three
-milliseconds another takes its place, as for one that has stalled. Calls that name its accounts stay in
-the queue meanwhile: an account holds up only its own callers, and who shares a transaction with the
-first of them. Each caller gets their own result, and a command that can never be written costs only
-itself.
+milliseconds another takes its place, and so it does for one that has stalled. Calls that name its
+accounts stay in the queue until it moves again: an account holds up its own callers, and who shares a
+transaction with the first of them. Each caller gets their own result, and a command that can never be
+written costs only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -73,6 +72,9 @@ class GroupedStore(Store):
         self._serving: dict[asyncio.Task[None], Sequence[_Unit]] = {}
         self._stuck: dict[asyncio.Task[None], set[str]] = {}
         """Lanes that wait for somebody else, and the accounts that theirs name."""
+        self._held = 0
+        """About so many commands of those that wait are left to them."""
+        self._patience: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
         self._gathering = False
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -116,8 +118,11 @@ class GroupedStore(Store):
         self._waiting.append(unit)
         self._size += len(submissions)
         self._metrics.waiting.set(self._size)
-        is_quiet = not self._lanes  # nothing says that others are coming
-        self._open_lane(0 if is_quiet else self._settings.linger_s)
+        if self._is_held(unit):  # the lane that it is left to goes on with the queue
+            self._held += len(submissions)
+        else:
+            is_quiet = not self._lanes  # nothing says that others are coming
+            self._open_lane(0 if is_quiet else self._settings.linger_s)
         return unit
 
     def _moving(self) -> int:
@@ -125,7 +130,10 @@ class GroupedStore(Store):
 
     def _few(self) -> int:
         """Give how many lanes may move: a second one where it has enough to do."""
-        return self._settings.lanes if self._size >= self._settings.enough else 1
+        return self._settings.lanes if self._size - self._held >= self._settings.enough else 1
+
+    def _is_held(self, unit: _Unit) -> bool:
+        return any(not unit.subjects().isdisjoint(apart) for apart in self._stuck.values())
 
     def _open_lane(self, linger_s: float) -> None:
         """Begin another transaction, if there may be one more and none is gathering calls."""
@@ -140,25 +148,29 @@ class GroupedStore(Store):
         lane = asyncio.current_task()
         if lane is None or lane not in self._serving:
             return await super()._lock(connection, needs, ids)
-        with self._set_aside_after(_LOCKING_S, lane):
-            return await super()._lock(connection, needs, ids)
-
-    @contextmanager
-    def _set_aside_after(self, seconds: float, lane: asyncio.Task[None]) -> Iterator[None]:
-        timer = asyncio.get_running_loop().call_later(seconds, self._set_aside, lane)
+        self._watch(lane, _LOCKING_S)
         try:
-            yield
+            return await super()._lock(connection, needs, ids)
         finally:
+            self._watch(lane, self._settings.patience_s)
+
+    def _watch(self, lane: asyncio.Task[None], seconds: float | None) -> None:
+        """Count a lane as one that moves, for so long; None: it is done."""
+        if timer := self._patience.pop(lane, None):
             timer.cancel()
-            self._stuck.pop(lane, None)
+        if self._stuck.pop(lane, None) is not None:
+            self._held = 0
+        if seconds is not None:
+            later = asyncio.get_running_loop().call_later(seconds, self._set_aside, lane)
+            self._patience[lane] = later
 
     def _set_aside(self, lane: asyncio.Task[None]) -> None:
-        self._stuck[lane] = _all(unit.subjects() for unit in self._serving[lane])
+        self._stuck[lane] = {s for unit in self._serving[lane] for s in unit.subjects()}
         if self._waiting:
             self._open_lane(0)
 
     async def _lane(self, linger_s: float) -> None:
-        """Decide batch after batch until nobody waits, or more lanes than a few move again."""
+        """Decide batch after batch, until none is left for it or more lanes than a few move."""
         tracing.leave()  # the queue works for many callers
         lane = asyncio.current_task()
         assert lane is not None
@@ -169,22 +181,23 @@ class GroupedStore(Store):
                 self._gathering = False
             while self._moving() <= self._few() and (units := self._next_batch()):
                 self._serving[lane] = units
+                self._watch(lane, self._settings.patience_s)
                 try:
-                    with self._set_aside_after(self._settings.patience_s, lane):
-                        await self._serve(units)
+                    await self._serve(units)
                 except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
                     _fail(units, error)
+                self._watch(lane, None)
         finally:
-            # In the step in which nobody waited: whoever comes in the next one needs a new lane.
+            # In the step that found nothing to do: whoever comes in the next one needs a new lane.
+            self._watch(lane, None)
             self._serving.pop(lane, None)
             self._lanes.discard(lane)
 
     def _next_batch(self) -> list[_Unit]:
         """Take units up to the cap; one that is larger by itself goes alone.
 
-        Those that name an account of a lane that waits are left to whoever comes after it.
+        Those that name an account of a lane that is stuck are left in the queue.
         """
-        apart = _all(self._stuck.values())
         units: list[_Unit] = []
         left: list[_Unit] = []
         size = 0
@@ -193,13 +206,15 @@ class GroupedStore(Store):
             if units and size + more > self._settings.max_batch:
                 break
             unit = self._waiting.popleft()
-            if apart and not apart.isdisjoint(unit.subjects()):
+            if unit.decided.cancelled():  # its caller has gone before it was taken
+                self._size -= more
+            elif self._is_held(unit):
                 left.append(unit)
-                continue
-            self._size -= more
-            if not unit.decided.cancelled():  # its caller has gone before it was taken
+            else:
                 units.append(unit)
                 size += more
+        self._size -= size
+        self._held = sum(len(unit.submissions) for unit in left)
         self._waiting.extendleft(reversed(left))
         self._metrics.waiting.set(self._size)
         return units
@@ -276,10 +291,6 @@ def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:
     return [
         replace(s, refs=replace(s.refs, traceparent=parent, tracestate=state)) for s in submissions
     ]
-
-
-def _all(sets: Iterable[set[str]]) -> set[str]:
-    return set().union(*sets)
 
 
 def _give(

@@ -110,7 +110,7 @@ async def test_who_waits_for_an_account_holds_up_nobody_else(
     for name, left in {"ada": 9, "ben": 9, "cy": 7}.items():
         assert (await Ledger(store).balance(f"user:{name}")).balance == left
     await queue.close()
-    assert not queue._lanes | queue._stuck.keys() | queue._serving.keys()
+    assert not queue._lanes | queue._stuck.keys() | queue._serving.keys() | queue._patience.keys()
 
 
 async def test_no_more_transactions_wait_for_accounts_than_may(
@@ -192,9 +192,9 @@ async def test_an_account_that_is_locked_takes_one_transaction_however_many_call
             calls.create_task(Ledger(queue).usage(user="ada"))
         async with asyncio.timeout(3):
             await Ledger(queue).usage(user="cy")
-        assert (queue.begun, queue._size, len(queue._stuck)) == (2, 3, 1)
+        assert (queue.begun, queue._size, queue._held, len(queue._stuck)) == (2, 3, 3, 1)
     await queue.close()
-    assert queue.begun == 5
+    assert (queue.begun, queue._size, queue._held) == (5, 0, 0)
     assert (await Ledger(store).balance("user:ada")).balance == 6
 
 
@@ -204,6 +204,32 @@ async def test_a_transaction_that_has_stalled_holds_up_nobody_else(store: Store)
     async with asyncio.TaskGroup() as calls:
         calls.create_task(Ledger(queue).usage(user="ada"))
         while queue.begun < 1:
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(3):
+            await Ledger(queue).usage(user="cy")
+        queue.end.set()
+    assert (await Ledger(store).balance("user:ada")).balance == 9
+
+
+async def test_a_transaction_that_stalls_once_it_has_its_account_is_set_aside_again(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "cy")
+
+    class Stalling(Counting):
+        async def _lock(self, *args: Any) -> Any:
+            found = await super()._lock(*args)
+            if self.begun == 1:
+                await self.end.wait()
+            return found
+
+    queue = Stalling(store, patience_s=0.05)
+    async with asyncio.TaskGroup() as calls:
+        async with account_locked(pool, "user:ada"):
+            calls.create_task(Ledger(queue).usage(user="ada"))
+            await asyncio.sleep(0.1)
+            assert queue._stuck
+        while queue._stuck:
             await asyncio.sleep(0.001)
         async with asyncio.timeout(3):
             await Ledger(queue).usage(user="cy")
