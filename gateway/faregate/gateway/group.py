@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import cast
 
 import asyncpg
 
@@ -172,8 +173,7 @@ class GroupedStore(Store):
     async def _lane(self, linger_s: float) -> None:
         """Decide batch after batch, until none is left for it or more lanes than a few move."""
         tracing.leave()  # the queue works for many callers
-        lane = asyncio.current_task()
-        assert lane is not None
+        lane = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             try:
                 await asyncio.sleep(linger_s)
