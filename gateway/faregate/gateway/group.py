@@ -186,11 +186,11 @@ class GroupedStore(Store):
                     await self._serve(units)
                 except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
                     _fail(units, error)
-                self._watch(lane, None)
+                finally:
+                    self._watch(lane, None)
+                    del self._serving[lane]
         finally:
             # In the step that found nothing to do: whoever comes in the next one needs a new lane.
-            self._watch(lane, None)
-            self._serving.pop(lane, None)
             self._lanes.discard(lane)
 
     def _next_batch(self) -> list[_Unit]:
