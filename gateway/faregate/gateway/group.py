@@ -5,19 +5,21 @@ else it waits for the end of what is, with whoever comes meanwhile: few large tr
 than many small ones, and everybody waits for the processor. Only where enough wait a second
 transaction runs beside the first, after two milliseconds in which others may join it.
 
-A transaction that waits for an account, which a consumer has just locked, does not count: after three
-milliseconds another takes its place, and so it does for one that has stalled. Calls that name its
-accounts stay in the queue until it moves again: an account holds up its own callers, and who shares a
-transaction with the first of them. Each caller gets their own result, and a command that can never be
-written costs only itself.
+A transaction takes what it can without waiting. Calls about an account that somebody else has locked,
+a consumer's batch say, go on in one of their own, which waits and does not count; nor does one that
+has stalled. Calls that name accounts of a transaction under way stay in the queue until it has ended.
+So an account that is locked holds up only who has to wait anyhow. Each caller gets their own result,
+and a command that can never be written costs only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import cast
 
@@ -31,10 +33,7 @@ from faregate.ledger.batch import Needs, Submission, needs_of
 from faregate.ledger.core import Rejected, Seen
 from faregate.ledger.database import TRANSIENT
 from faregate.ledger.names import Ids
-from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable
-
-_LOCKING_S = 0.003
-"""Locking accounts that are free takes less than that, mostly."""
+from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable, Without
 
 Decided = Result | BadValue | Unavailable
 Answered = Stored | Rejected | BadValue | Unavailable | None
@@ -59,6 +58,31 @@ class _Unit:
             self._subjects = needs_of([s.command for s in self.submissions]).subjects
         return self._subjects
 
+    def is_free(self, busy: Collection[str]) -> bool:
+        """Tell whether it names none of these accounts."""
+        return self.subjects().isdisjoint(busy)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """Transactions that follow each other, and the units of the one under way."""
+
+    units: Sequence[_Unit] = ()
+    subjects: set[str] = field(default_factory=set)
+    """The accounts that its units name: other calls about them are left to it."""
+    is_apart: bool = False
+    """Whether it waits for somebody else, or has stalled: it does not count then."""
+    patience: asyncio.TimerHandle | None = None
+
+    def serve(self, units: Sequence[_Unit]) -> None:
+        """Take these units, and no others."""
+        self.units = units
+        self.subjects = {s for unit in units for s in unit.subjects()}
+
+    def submissions(self) -> list[Submission]:
+        """Give what its units ask for, one unit after the other."""
+        return [s for unit in self.units for s in unit.submissions]
+
 
 class GroupedStore(Store):
     """A store whose `apply` shares transactions between callers."""
@@ -69,13 +93,9 @@ class GroupedStore(Store):
         self._metrics = metrics
         self._waiting: deque[_Unit] = deque()
         self._size = 0
-        self._lanes: set[asyncio.Task[None]] = set()
-        self._serving: dict[asyncio.Task[None], Sequence[_Unit]] = {}
-        self._stuck: dict[asyncio.Task[None], set[str]] = {}
-        """Lanes that wait for somebody else, and the accounts that theirs name."""
+        self._lanes: dict[asyncio.Task[None], _Lane] = {}
         self._held = 0
-        """About so many commands of those that wait are left to them."""
-        self._patience: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        """About so many commands of those that wait are left to lanes."""
         self._gathering = False
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -107,7 +127,7 @@ class GroupedStore(Store):
 
     async def close(self) -> None:
         """Wait until everything that was taken in has been decided."""
-        while tasks := self._lanes | self._answering:
+        while tasks := self._lanes.keys() | self._answering:
             await asyncio.wait(tasks)
 
     def _queued(self, submissions: Sequence[Submission], *, answered: bool) -> _Unit:
@@ -127,76 +147,103 @@ class GroupedStore(Store):
         return unit
 
     def _moving(self) -> int:
-        return len(self._lanes) - len(self._stuck)
+        return sum(not lane.is_apart for lane in self._lanes.values())
 
     def _few(self) -> int:
         """Give how many lanes may move: a second one where it has enough to do."""
         return self._settings.lanes if self._size - self._held >= self._settings.enough else 1
 
     def _is_held(self, unit: _Unit) -> bool:
-        return any(not unit.subjects().isdisjoint(apart) for apart in self._stuck.values())
+        return not all(unit.is_free(lane.subjects) for lane in self._lanes.values())
+
+    def _is_full(self) -> bool:
+        return len(self._lanes) >= self._settings.most_lanes
 
     def _open_lane(self, linger_s: float) -> None:
         """Begin another transaction, if there may be one more and none is gathering calls."""
-        is_full = len(self._lanes) >= self._settings.most_lanes
-        if not (is_full or self._gathering) and self._moving() < self._few():
+        if not (self._is_full() or self._gathering) and self._moving() < self._few():
             self._gathering = True
-            self._lanes.add(asyncio.create_task(self._lane(linger_s)))
+            self._begin(_Lane(), linger_s)
+
+    def _begin(self, lane: _Lane, linger_s: float = 0) -> None:
+        self._lanes[asyncio.create_task(self._run(lane, linger_s))] = lane
 
     async def _lock(
-        self, connection: asyncpg.Connection, needs: Needs, ids: Ids
+        self, connection: asyncpg.Connection, needs: Needs, ids: Ids, *, waits: bool
     ) -> list[asyncpg.Record]:
-        lane = asyncio.current_task()
-        if lane is None or lane not in self._serving:
-            return await super()._lock(connection, needs, ids)
-        self._watch(lane, _LOCKING_S)
+        lane = self._lanes.get(cast("asyncio.Task[None]", asyncio.current_task()))
+        if lane is None:
+            return await super()._lock(connection, needs, ids, waits=waits)
+        if waits:
+            self._set_aside(lane)
         try:
-            return await super()._lock(connection, needs, ids)
+            return await super()._lock(connection, needs, ids, waits=waits)
         finally:
-            self._watch(lane, self._settings.patience_s)
+            self._watch(lane)
 
-    def _watch(self, lane: asyncio.Task[None], seconds: float | None) -> None:
-        """Count a lane as one that moves, for so long; None: it is done."""
-        if timer := self._patience.pop(lane, None):
-            timer.cancel()
-        if self._stuck.pop(lane, None) is not None:
-            self._held = 0
-        if seconds is not None:
-            later = asyncio.get_running_loop().call_later(seconds, self._set_aside, lane)
-            self._patience[lane] = later
+    def _watch(self, lane: _Lane) -> None:
+        """Count a lane as one that moves, as long as it does not stall."""
+        self._unwatch(lane)
+        stalled_s = self._settings.patience_s
+        lane.patience = asyncio.get_running_loop().call_later(stalled_s, self._set_aside, lane)
 
-    def _set_aside(self, lane: asyncio.Task[None]) -> None:
-        self._stuck[lane] = {s for unit in self._serving[lane] for s in unit.subjects()}
+    def _unwatch(self, lane: _Lane) -> None:
+        lane.is_apart = False
+        if lane.patience:
+            lane.patience.cancel()
+
+    def _set_aside(self, lane: _Lane) -> None:
+        lane.is_apart = True
         if self._waiting:
             self._open_lane(0)
 
-    async def _lane(self, linger_s: float) -> None:
+    def _without(self, lane: _Lane, busy: AbstractSet[str]) -> Sequence[Submission]:
+        """Let those wait in a lane of their own that name accounts which somebody else has locked.
+
+        Give the others: none where there may be no more lanes, so that this one waits for all.
+        """
+        free = [unit for unit in lane.units if unit.is_free(busy)]
+        if not free or self._is_full():
+            return ()
+        left = _Lane(is_apart=True)
+        left.serve([unit for unit in lane.units if not unit.is_free(busy)])
+        self._begin(left)
+        lane.serve(free)
+        return lane.submissions()
+
+    async def _run(self, lane: _Lane, linger_s: float) -> None:
         """Decide batch after batch, until none is left for it or more lanes than a few move."""
         tracing.leave()  # the queue works for many callers
-        lane = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            try:
-                await asyncio.sleep(linger_s)
-            finally:
-                self._gathering = False
-            while self._moving() <= self._few() and (units := self._next_batch()):
-                self._serving[lane] = units
-                self._watch(lane, self._settings.patience_s)
+            if lane.units:
+                await self._work(lane)
+            else:
                 try:
-                    await self._serve(units)
-                except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
-                    _fail(units, error)
+                    await asyncio.sleep(linger_s)
                 finally:
-                    self._watch(lane, None)
-                    del self._serving[lane]
+                    self._gathering = False
+            while self._moving() <= self._few() and (units := self._next_batch()):
+                lane.serve(units)
+                self._watch(lane)
+                await self._work(lane, partial(self._without, lane))
         finally:
             # In the step that found nothing to do: whoever comes in the next one needs a new lane.
-            self._lanes.discard(lane)
+            del self._lanes[cast("asyncio.Task[None]", asyncio.current_task())]
+
+    async def _work(self, lane: _Lane, without: Without | None = None) -> None:
+        try:
+            await self._serve(lane, without)
+        except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
+            _fail(lane.units, error)
+        finally:
+            self._unwatch(lane)
+            lane.serve(())
+            self._held = 0
 
     def _next_batch(self) -> list[_Unit]:
         """Take units up to the cap; one that is larger by itself goes alone.
 
-        Those that name an account of a lane that is stuck are left in the queue.
+        Those that name an account of another lane are left in the queue.
         """
         units: list[_Unit] = []
         left: list[_Unit] = []
@@ -219,11 +266,11 @@ class GroupedStore(Store):
         self._metrics.waiting.set(self._size)
         return units
 
-    async def _serve(self, units: Sequence[_Unit]) -> None:
+    async def _serve(self, lane: _Lane, without: Without | None) -> None:
         began = perf_counter()
-        submissions = [s for unit in units for s in unit.submissions]
         stored: dict[bytes, Stored | Unavailable] = {}
-        decided = await self._decided(submissions, stored)
+        decided = await self._decided(lane.submissions, stored, without)
+        units, submissions = lane.units, lane.submissions()
         self._metrics.batch_seconds.observe(perf_counter() - began)
         self._metrics.batch_size.observe(len(submissions))
         wanted = [s for unit in units if unit.answered for s in unit.submissions]
@@ -261,25 +308,29 @@ class GroupedStore(Store):
         _give(units, decided, stored)
 
     async def _decided(
-        self, submissions: Sequence[Submission], stored: dict[bytes, Stored | Unavailable]
+        self,
+        submissions: Callable[[], Sequence[Submission]],
+        stored: dict[bytes, Stored | Unavailable],
+        without: Without | None = None,
     ) -> list[Decided]:
-        """Apply a batch, and keep in `stored` what it wrote.
+        """Apply a batch, which `without` may make smaller, and keep in `stored` what it wrote.
 
         One that holds a bad value is halved until that one stands alone.
         """
         try:
-            applied = await self.take(submissions)
+            applied = await self.take(submissions(), without=without)
         except Unavailable as error:
-            return [error] * len(submissions)
+            return [error] * len(submissions())
         except BadValue as error:
-            if len(submissions) == 1:
+            every = submissions()
+            if len(every) == 1:
                 return [error]
         else:
             stored |= written(applied)
             return list(applied.results)
-        half = len(submissions) // 2
-        first = await self._decided(submissions[:half], stored)
-        return first + await self._decided(submissions[half:], stored)
+        half = len(every) // 2
+        first = await self._decided(lambda: every[:half], stored)
+        return first + await self._decided(lambda: every[half:], stored)
 
 
 def _traced(submissions: Sequence[Submission]) -> Sequence[Submission]:

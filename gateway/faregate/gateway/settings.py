@@ -66,7 +66,8 @@ class GatewaySettings:
     most_lanes: int = 6
     """... and how many there may be with those that wait for an account. Each has a connection."""
     patience_s: float = 0.05
-    """A transaction that takes longer is counted as one that waits for an account."""
+    """A transaction that takes longer is counted as one that waits for an account, so that another
+    begins in its place."""
     max_batch: int = 250
     max_waiting: int = 2_000
     """So many calls may wait for a transaction; more are answered 503."""

@@ -20,6 +20,8 @@ from faregate.ledger.queries import SQL
 _PARTS = ("context", "seen", "pipeline", "completion", "member")
 """The kinds of rows that the query `state` gives."""
 
+_LOCK_FREE = SQL["lock_accounts"].removesuffix(";") + " SKIP LOCKED;"
+
 
 class PayerMoved(Exception):
     """A hold or a member appeared, between look and lock, that is not locked: take it again."""
@@ -73,10 +75,16 @@ def _uuids(keys: Iterable[bytes]) -> list[UUID]:
     return [UUID(k) for k in sorted(keys)]
 
 
-async def lock(connection: asyncpg.Connection, needs: Needs, ids: Ids) -> list[asyncpg.Record]:
-    """Lock every account of the batch; this waits for whoever has locked one of them."""
+async def lock(
+    connection: asyncpg.Connection, needs: Needs, ids: Ids, *, waits: bool
+) -> list[asyncpg.Record]:
+    """Lock every account of the batch, once whoever has locked one of them is done.
+
+    Where it does not wait it leaves those out.
+    """
+    sql = SQL["lock_accounts"] if waits else _LOCK_FREE
     locked: list[asyncpg.Record] = await connection.fetch(
-        SQL["lock_accounts"], sorted(ids.values()), _uuids(needs.pipelines), *_pairs(needs, ids)
+        sql, sorted(ids.values()), _uuids(needs.pipelines), *_pairs(needs, ids)
     )
     return locked
 

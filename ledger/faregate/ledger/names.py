@@ -36,6 +36,10 @@ class Ids(dict[str, int]):
         super().__init__(found)
         self.erasures = erasures
 
+    def only(self, subjects: Iterable[str]) -> Ids:
+        """Give those of `subjects`."""
+        return Ids({s: self[s] for s in subjects}, self.erasures)
+
 
 class Names:
     """Maps subjects to account ids and back, and makes accounts that are missing.

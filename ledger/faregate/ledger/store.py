@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,6 +42,8 @@ from faregate.ledger.write_pipelines import Conflict
 
 Result = Outcome | Seen | Rejected | None
 PositionOf = Callable[[Sequence[Result]], Position | None]
+Without = Callable[[AbstractSet[str]], Sequence[Submission]]
+"""Gives the submissions that can go on without accounts which somebody else has locked."""
 
 _ATTEMPTS = 8
 
@@ -67,6 +70,30 @@ class Applied:
     at: datetime
     outcomes: Sequence[Outcome]
     entries: Sequence[Entry]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one transaction is to decide."""
+
+    submissions: Sequence[Submission]
+    without: Without | None = None
+    needs: Needs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._find_needs()
+
+    def _find_needs(self) -> None:
+        self.needs = needs_of([s.command for s in self.submissions])
+
+    def narrow(self, busy: AbstractSet[str]) -> bool:
+        """Leave out who needs these accounts, where somebody is left then. This is asked once."""
+        some = self.without(busy) if self.without and busy else ()
+        self.without = None
+        if some:
+            self.submissions = some
+            self._find_needs()
+        return bool(some)
 
 
 class BadValue(Exception):
@@ -115,24 +142,27 @@ class Store:
         the batch never can be: PostgreSQL refuses a value, or the core an impossible account),
         and WentBack when the database is older than the position knows (nothing was written).
         """
-        return (await self.take(submissions, position_of, erasures=erasures)).results
+        return (await self._take(_Work(submissions), position_of, erasures)).results
 
     async def take(
-        self,
-        submissions: Sequence[Submission],
-        position_of: PositionOf | None = None,
-        *,
-        erasures: int | None = None,
+        self, submissions: Sequence[Submission], *, without: Without | None = None
     ) -> Applied:
-        """Do what `apply` does, and give what was written as well: it is committed."""
-        commands = [s.command for s in submissions]
-        needs = needs_of(commands)
+        """Do what `apply` does, and give what was written as well: it is committed.
+
+        Where somebody else has locked accounts that are named, `without` is asked once for the
+        submissions that can do without: the batch is these then. It waits where there are none.
+        """
+        return await self._take(_Work(submissions, without))
+
+    async def _take(
+        self, work: _Work, position_of: PositionOf | None = None, erasures: int | None = None
+    ) -> Applied:
         if erasures is not None:
             self.names.as_of(erasures)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with _span(submissions, attempt) as span:
-                    return await self._transaction(submissions, needs, position_of, erasures, span)
+                with _span(work.submissions, attempt) as span:
+                    return await self._transaction(work, position_of, erasures, span)
             except (PayerMoved, NamesErased, Conflict):
                 continue
             except NamesMoved:
@@ -162,8 +192,7 @@ class Store:
 
     async def _transaction(
         self,
-        submissions: Sequence[Submission],
-        needs: Needs,
+        work: _Work,
         position_of: PositionOf | None,
         erasures: int | None,
         span: tracing.Span,
@@ -173,20 +202,23 @@ class Store:
             self.names.as_of(now)
             if now != erasures:  # before an account is made for a name that was erased
                 raise Unavailable("somebody has been erased in the meantime: look again")
-        ids = await self.names.ids(needs.subjects)
-        if needs.members:
-            await self.names.ensure_members(needs.members, ids)
-        sources = {r: await self.names.source(r) for r in {s.refs.source for s in submissions}}
+        ids = await self.names.ids(work.needs.subjects)
+        if work.needs.members:
+            await self.names.ensure_members(work.needs.members, ids)
+        wanted = {s.refs.source for s in work.submissions}
+        sources = {source: await self.names.source(source) for source in wanted}
         async with self.pool.acquire() as connection:
             await connection.execute(_BEGIN)
             try:
-                locked = await self._lock(connection, needs, ids)
+                ids, locked = await self._locked(connection, work, ids)
                 loaded = await load(
-                    connection, self.names, self._prices, self.rules, needs, ids, locked
+                    connection, self.names, self._prices, self.rules, work.needs, ids, locked
                 )
-                decision = decide(loaded.state, [s.command for s in submissions], loaded.now)
+                commands = [s.command for s in work.submissions]
+                decision = decide(loaded.state, commands, loaded.now)
                 span.set(
                     {
+                        "faregate.ledger.commands": len(commands),
                         "faregate.ledger.accounts": len(loaded.state.accounts),
                         "faregate.ledger.entries": len(decision.entries),
                     }
@@ -197,7 +229,7 @@ class Store:
                     self.keys,
                     loaded,
                     decision,
-                    submissions,
+                    work.submissions,
                     sources,
                     self.checkpoint_every,
                     position,
@@ -214,11 +246,28 @@ class Store:
         first, outcomes = loaded.tx << TX_BITS, decision.outcomes
         return Applied(decision.results, first, loaded.now, outcomes, decision.entries)
 
+    async def _locked(
+        self, connection: asyncpg.Connection, work: _Work, ids: Ids
+    ) -> tuple[Ids, list[asyncpg.Record]]:
+        """Lock the accounts of a batch, or of those of it that need none which others have locked.
+
+        A wait begins with no lock held, since all locks are taken in one order (rule 3).
+        """
+        if not work.without:
+            return ids, await self._lock(connection, work.needs, ids, waits=True)
+        locked = await self._lock(connection, work.needs, ids, waits=False)
+        there = {row["id"] for row in locked}
+        busy = {subject for subject, i in ids.items() if i not in there}
+        if work.narrow(busy) or not busy:
+            return ids.only(work.needs.subjects), locked
+        await connection.execute(f"ROLLBACK; {_BEGIN}")
+        return ids, await self._lock(connection, work.needs, ids, waits=True)
+
     async def _lock(
-        self, connection: asyncpg.Connection, needs: Needs, ids: Ids
+        self, connection: asyncpg.Connection, needs: Needs, ids: Ids, *, waits: bool
     ) -> list[asyncpg.Record]:
         """Take the locks of a batch: where a transaction waits for other ones."""
-        return await lock(connection, needs, ids)
+        return await lock(connection, needs, ids, waits=waits)
 
     async def checkpoint(self, limit: int = 1000) -> int:
         """Announce the state of accounts that moved since their last checkpoint; count them."""

@@ -231,15 +231,3 @@ async def everything(owner: asyncpg.Connection) -> Counter[tuple[str, str]]:
         rows = await owner.fetch(f"SELECT to_jsonb(t)::text AS row FROM {name} t")
         found.update((name, row["row"]) for row in rows)
     return found
-
-
-@asynccontextmanager
-async def account_locked(pool: asyncpg.Pool, *subjects: str) -> AsyncIterator[None]:
-    """Hold the locks of accounts: whoever decides about one waits."""
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "SELECT 1 FROM accounts WHERE id IN"
-            " (SELECT account_id FROM subjects WHERE subject = ANY ($1)) FOR UPDATE",
-            subjects,
-        )
-        yield

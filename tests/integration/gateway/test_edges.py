@@ -157,10 +157,10 @@ async def test_a_command_that_cannot_be_written_costs_only_itself(
     ada, bad = await here.rich(100), "poison"
     take = Plain.take
 
-    async def refusing(self: Any, submissions: Any, position_of: Any = None) -> Any:
+    async def refusing(self: Any, submissions: Any, **more: Any) -> Any:
         if any(s.refs.correlation_id == bad for s in submissions):
             raise BadValue("one of them cannot be written")
-        return await take(self, submissions, position_of)
+        return await take(self, submissions, **more)
 
     monkeypatch.setattr(Plain, "take", refusing)
     references = [bad if n == 7 else f"r{n}" for n in range(20)]

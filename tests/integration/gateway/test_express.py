@@ -9,7 +9,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from tests.integration.gateway.calling import Person, Reply, Town, account_locked
+from tests.helpers.locks import account_locked
+from tests.integration.gateway.calling import Person, Reply, Town
 
 from faregate.gateway.app import bare_app, create_app
 from faregate.gateway.middleware import Edge

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.helpers.ledger import Ledger
-from tests.integration.gateway.calling import account_locked
+from tests.helpers.locks import account_locked, somebody_waits
 
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.metrics import Metrics
@@ -17,6 +17,11 @@ from faregate.gateway.settings import GatewaySettings
 from faregate.ledger.store import Store, Unavailable
 
 pytestmark = pytest.mark.stack
+
+
+def apart(queue: GroupedStore) -> list[set[str]]:
+    """Give the accounts of each lane that waits for somebody else."""
+    return [lane.subjects for lane in queue._lanes.values() if lane.is_apart]
 
 
 class Ending(GroupedStore):
@@ -50,7 +55,7 @@ async def test_who_tries_again_at_once_finds_a_lane_when_both_have_just_ended(
 
     async def once() -> Any:
         with pytest.raises(Unavailable):
-            await Ledger(queue).usage(user="ada")
+            await Ledger(queue).usage(user="ben")
 
     async with asyncio.TaskGroup() as calls:
         first = calls.create_task(again())
@@ -64,7 +69,8 @@ async def test_who_tries_again_at_once_finds_a_lane_when_both_have_just_ended(
             await asyncio.wait((first,))
     assert (await Ledger(store).balance("user:ada")).balance == 9
     await queue.close()
-    assert (queue._lanes, queue._waiting) == (set(), type(queue._waiting)())
+    assert not queue._lanes
+    assert not queue._waiting
 
 
 class Counting(GroupedStore):
@@ -73,18 +79,17 @@ class Counting(GroupedStore):
     The one whose number is `slow` goes on when `end` is set.
     """
 
-    def __init__(
-        self, store: Store, most_lanes: int = 6, slow: int = 0, patience_s: float = 60
-    ) -> None:
-        settings = GatewaySettings(
-            linger_s=0, max_batch=1, most_lanes=most_lanes, patience_s=patience_s
-        )
+    def __init__(self, store: Store, slow: int = 0, **settings_: Any) -> None:
+        settings = GatewaySettings(**{"linger_s": 0, "max_batch": 1, "patience_s": 60} | settings_)
         super().__init__(store, settings, Metrics())
         self.slow, self.end = slow, asyncio.Event()
         self.begun = 0
+        self.apart: list[list[set[str]]] = []
+        """Whom lanes waited for, when each transaction began."""
 
     async def take(self, *args: Any, **more: Any) -> Any:
         self.begun += 1
+        self.apart.append(apart(self))
         if self.begun == self.slow:
             await self.end.wait()
         return await super().take(*args, **more)
@@ -105,12 +110,49 @@ async def test_who_waits_for_an_account_holds_up_nobody_else(
         async with asyncio.timeout(3):
             for _ in range(3):
                 await Ledger(queue).usage(user="cy")
-        assert queue._stuck.keys() == queue._lanes
+        assert len(apart(queue)) == len(queue._lanes)
         assert not any(task.done() for task in waiting)
     for name, left in {"ada": 9, "ben": 9, "cy": 7}.items():
         assert (await Ledger(store).balance(f"user:{name}")).balance == left
     await queue.close()
-    assert not queue._lanes | queue._stuck.keys() | queue._serving.keys() | queue._patience.keys()
+    assert not queue._lanes
+
+
+async def test_who_shares_a_transaction_does_not_wait_for_the_account_of_another(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "ben", "cy")
+    queue = Counting(store, max_batch=250)
+    ledger = Ledger(queue)
+    pair = [ledger.make.usage(user=u) for u in ("ada", "ben")]
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        ada = calls.create_task(ledger.apply(*pair))
+        async with asyncio.timeout(3):
+            await ledger.usage(user="cy")
+        assert queue.apart == [[], [{"user:ada", "user:ben"}]]
+        async with asyncio.timeout(3):
+            await ledger.usage(user="cy")
+        assert not ada.done()
+    assert len(ada.result()) == 2
+    for name, left in {"ada": 9, "ben": 9, "cy": 8}.items():
+        assert (await ledger.balance(f"user:{name}")).balance == left
+    await queue.close()
+    assert not queue._lanes
+
+
+async def test_who_shares_a_transaction_waits_where_there_may_be_no_other(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "cy")
+    queue = Counting(store, max_batch=250, most_lanes=1)
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        both = [calls.create_task(Ledger(queue).usage(user=u)) for u in ("ada", "cy")]
+        await somebody_waits(pool)
+        assert (queue.begun, len(queue._lanes)) == (1, 1)
+        assert not any(task.done() for task in both)
+    assert queue.begun == 1
+    for name in ("ada", "cy"):
+        assert (await Ledger(store).balance(f"user:{name}")).balance == 9
 
 
 async def test_no_more_transactions_wait_for_accounts_than_may(
@@ -122,7 +164,7 @@ async def test_no_more_transactions_wait_for_accounts_than_may(
         async with account_locked(pool, "user:ben"):
             for name in ("ada", "ben", "cy"):
                 calls.create_task(Ledger(queue).usage(user=name))
-            while len(queue._stuck) < 2:
+            while len(apart(queue)) < 2:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.1)
             assert (queue.begun, len(queue._lanes)) == (2, 2)
@@ -134,29 +176,31 @@ async def test_no_more_transactions_wait_for_accounts_than_may(
 
 
 async def test_a_second_transaction_begins_only_for_enough_calls(store: Store) -> None:
-    await _rich(store, "ada")
+    names = ("ada", "ben", "cy", "dan")
+    await _rich(store, *names)
     queue = Ending(store, enough=3)
     async with asyncio.TaskGroup() as calls:
 
-        async def call() -> None:
+        async def call(name: str) -> None:
             with suppress(Unavailable):
-                await Ledger(queue).usage(user="ada")
+                await Ledger(queue).usage(user=name)
 
-        calls.create_task(call())
+        calls.create_task(call("ada"))
         while queue.begun < 1:
             await asyncio.sleep(0)
-        calls.create_task(call())
-        calls.create_task(call())
+        for name in ("ada", "ada", "ben", "cy"):
+            calls.create_task(call(name))
         await asyncio.sleep(0.05)
-        assert (queue.begun, queue._size) == (1, 2)
-        calls.create_task(call())
+        assert (queue.begun, queue._size, queue._held) == (1, 4, 2)
+        calls.create_task(call("dan"))
         async with asyncio.timeout(3):
             while queue.begun < 2:
                 await asyncio.sleep(0.001)
-        assert queue._size == 2
+        assert queue._size == 4
         queue.end.set()
     await queue.close()
-    assert (await Ledger(store).balance("user:ada")).balance == 8
+    left = [(await Ledger(store).balance(f"user:{name}")).balance for name in names]
+    assert left == [8, 10, 9, 9]
 
 
 async def test_who_got_their_account_leaves_the_next_call_to_who_took_their_place(
@@ -167,7 +211,7 @@ async def test_who_got_their_account_leaves_the_next_call_to_who_took_their_plac
     async with asyncio.TaskGroup() as calls:
         async with account_locked(pool, "user:ada"):
             ada = calls.create_task(Ledger(queue).usage(user="ada"))
-            while not queue._stuck:
+            while not apart(queue):
                 await asyncio.sleep(0.001)
             for _ in range(2):
                 calls.create_task(Ledger(queue).usage(user="cy"))
@@ -186,13 +230,13 @@ async def test_an_account_that_is_locked_takes_one_transaction_however_many_call
     queue = Counting(store)
     async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
         calls.create_task(Ledger(queue).usage(user="ada"))
-        while not queue._stuck:
+        while not apart(queue):
             await asyncio.sleep(0.001)
         for _ in range(3):
             calls.create_task(Ledger(queue).usage(user="ada"))
         async with asyncio.timeout(3):
             await Ledger(queue).usage(user="cy")
-        assert (queue.begun, queue._size, queue._held, len(queue._stuck)) == (2, 3, 3, 1)
+        assert (queue.begun, queue._size, queue._held, len(apart(queue))) == (2, 3, 3, 1)
     await queue.close()
     assert (queue.begun, queue._size, queue._held) == (5, 0, 0)
     assert (await Ledger(store).balance("user:ada")).balance == 6
@@ -217,9 +261,9 @@ async def test_a_transaction_that_stalls_once_it_has_its_account_is_set_aside_ag
     await _rich(store, "ada", "cy")
 
     class Stalling(Counting):
-        async def _lock(self, *args: Any) -> Any:
-            found = await super()._lock(*args)
-            if self.begun == 1:
+        async def _lock(self, *args: Any, **more: Any) -> Any:
+            found = await super()._lock(*args, **more)
+            if self.begun == 1 and found:
                 await self.end.wait()
             return found
 
@@ -228,8 +272,8 @@ async def test_a_transaction_that_stalls_once_it_has_its_account_is_set_aside_ag
         async with account_locked(pool, "user:ada"):
             calls.create_task(Ledger(queue).usage(user="ada"))
             await asyncio.sleep(0.1)
-            assert queue._stuck
-        while queue._stuck:
+            assert apart(queue)
+        while apart(queue):
             await asyncio.sleep(0.001)
         async with asyncio.timeout(3):
             await Ledger(queue).usage(user="cy")

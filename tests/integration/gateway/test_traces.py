@@ -17,11 +17,12 @@ import asyncpg
 import httpx
 import pytest
 from tests.helpers.kafka import read_all
+from tests.helpers.locks import account_locked
 from tests.helpers.otlp import Collector, Seen, collector
 from tests.helpers.processes import faregate_processes
 from tests.helpers.servers import Stack
 from tests.helpers.world import ANNOUNCED, World, world
-from tests.integration.gateway.calling import PASSWORD, Person, Town, account_locked, town
+from tests.integration.gateway.calling import PASSWORD, Person, Town, town
 from tests.integration.gateway.llm_world import CHAT, HELLO, MASTER_KEY, UPSTREAM_KEY
 from tests.integration.gateway.provider import Provider, provider, whole
 
