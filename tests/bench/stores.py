@@ -107,7 +107,7 @@ async def _record_one(
     end = (number + 1) * BATCH // _PARTITIONS
     offsets = [Offset(topic, n, "usage.recorded", end) for n in range(_PARTITIONS)]
     async with store.pool.acquire() as connection, connection.transaction():
-        locked = await lock(connection, needs, ids)
+        locked = await lock(connection, needs, ids, waits=True)
         loaded = await load(connection, store.names, prices, store.rules, needs, ids, locked)
         decision = decide(loaded.state, commands, loaded.now)
         recorder = Recorder(connection)
