@@ -13,6 +13,7 @@ from tests.helpers.servers import Stack, drop_database, fresh_database, servers,
 from faregate.ledger.core import Rules
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
+from faregate.testing.clocks import Clock
 
 _resources = ExitStack()
 
@@ -52,6 +53,16 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
 async def store(pool: asyncpg.Pool) -> Store:
     """The ledger in that database; users get no welcome grant."""
     return await open_store(pool, Rules(provisioning="manual"))
+
+
+@pytest.fixture
+async def clocked(stack: Stack) -> AsyncIterator[tuple[Store, Clock]]:
+    """A ledger whose time the test moves, however slow the machine is."""
+    url = await fresh_database(stack.database, clock=True)
+    pool = await make_pool(url, name="test")
+    yield await open_store(pool, Rules(provisioning="manual")), Clock(url)
+    pool.terminate()
+    await drop_database(stack.database, url)
 
 
 @pytest.fixture

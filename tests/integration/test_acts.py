@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from faregate.ledger.core import Rules, Welcome
 from faregate.ledger.database import Unavailable
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.store import Store, open_store
+from faregate.testing.clocks import Clock
 
 pytestmark = pytest.mark.stack
 
@@ -204,19 +204,24 @@ async def test_checking_in_an_allocated_org_looks_at_the_allocation(store: Store
     assert (await acts.check(store, ADA, ORG, 5 * CREDIT)).reason == "allocation_exhausted"
 
 
-async def test_a_check_sees_a_grant_that_expired_a_moment_ago_as_gone(store: Store) -> None:
-    moment = timedelta(seconds=0.3)
-    await acts.grant(store, ADA, "purchase", CREDIT, **by(), expires_in=moment)
+async def test_a_check_sees_a_grant_that_expired_a_moment_ago_as_gone(
+    clocked: tuple[Store, Clock],
+) -> None:
+    store, clock = clocked
+    await acts.grant(store, ADA, "purchase", CREDIT, **by(), expires_in=timedelta(hours=1))
     assert (await acts.check(store, ADA, None, CREDIT)).sufficient
-    await asyncio.sleep(0.35)
+    await clock.advance(hours=1, settle=False)
     assert not (await acts.check(store, ADA, None, CREDIT)).sufficient
 
 
-async def test_reading_an_account_expires_what_is_due_as_an_entry(store: Store) -> None:
-    await acts.grant(store, ADA, "purchase", CREDIT, **by(), expires_in=timedelta(seconds=0.3))
+async def test_reading_an_account_expires_what_is_due_as_an_entry(
+    clocked: tuple[Store, Clock],
+) -> None:
+    store, clock = clocked
+    await acts.grant(store, ADA, "purchase", CREDIT, **by(), expires_in=timedelta(hours=1))
     await acts.grant(store, ADA, "purchase", 2 * CREDIT, **by())
     assert (await reading.account(store, ADA))["balance"] == 3
-    await asyncio.sleep(0.35)
+    await clock.advance(hours=1, settle=False)
     found = await reading.account(store, ADA)
     entries = await reading.history(store, ADA, 10)
     assert (found["balance"], found["available"], entries[0]["kind"]) == (2, 2, "expiry")

@@ -21,6 +21,7 @@ from faregate.ledger.core import AddGrant, Command, Identity, Rules, SetTier, We
 from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 from faregate.ledger.verify import verify
+from faregate.testing.clocks import Clock
 
 pytestmark = pytest.mark.stack
 
@@ -119,17 +120,18 @@ async def test_a_thousand_tiers_are_renewed_for_each_period_that_was_missed(stor
 
 
 async def test_accounts_that_stay_due_hold_up_nobody(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    clocked: tuple[Store, Clock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than fit a page, and all before the others; each sweep looks at them once."""
+    store, clock = clocked
     monkeypatch.setattr(sweeper, "_PAGE", 10)
     ledger = Ledger(store)
     await ledger.apply(*(ledger.make.set_balance(f"user:stuck{n}", 1) for n in range(25)))
     await store.pool.execute("UPDATE accounts SET due_at = 'epoch'")
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(hours=1)
     due = [AddGrant(ANY_IDENTITY, f"org:o{n}", "bonus", 10**6, expires_at=soon) for n in range(25)]
     await _apply(store, due)
-    await asyncio.sleep(0.7)
+    await clock.advance(hours=2, settle=False)
     async with asyncio.timeout(10):
         assert await refresh_due(store) == 25
         assert await refresh_due(store) == 0
