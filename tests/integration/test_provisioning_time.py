@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 from tests.helpers.ledger import Ledger, denied, initiated, new_id
 from tests.helpers.servers import Stack, drop_database, fresh_database
@@ -27,16 +26,21 @@ pytestmark = pytest.mark.stack
 
 MANY = 1000
 ANY_IDENTITY = Identity(bytes(16), bytes(16))
-HALF_A_SECOND = 0.5 / 86_400
 RENEWED = "SELECT count(*) FROM entries WHERE reason = 'renewal'"
 EXPIRED = "SELECT count(*) FROM entries WHERE kind = 'expiry'"
 
 
 @pytest.fixture
-async def trials(pool: asyncpg.Pool) -> Ledger:
-    """A ledger whose welcome credits live for half a second."""
-    rules = Rules(provisioning="auto", welcome=Welcome(days=HALF_A_SECOND))
-    return Ledger(await open_store(pool, rules))
+async def trials(clocked: tuple[Store, Clock]) -> Ledger:
+    """A ledger whose welcome credits live for a day."""
+    rules = Rules(provisioning="auto", welcome=Welcome(days=1))
+    return Ledger(await open_store(clocked[0].pool, rules))
+
+
+@pytest.fixture
+def clock(clocked: tuple[Store, Clock]) -> Clock:
+    """The time of `trials`."""
+    return clocked[1]
 
 
 async def _apply(store: Store, commands: Sequence[Command]) -> None:
@@ -52,21 +56,26 @@ async def _apply(store: Store, commands: Sequence[Command]) -> None:
         await store.apply(made[at : at + 250])
 
 
-async def test_unused_trial_credits_are_gone_at_the_next_decision(trials: Ledger) -> None:
-    assert initiated(await trials.request(items=2))
+async def test_unused_trial_credits_are_gone_at_the_next_decision(
+    trials: Ledger, clock: Clock
+) -> None:
+    in_two_days = datetime.now(UTC) + timedelta(days=2)
+    assert initiated(await trials.request(items=2, expires_at=in_two_days))
     await trials.usage()
-    await asyncio.sleep(0.6)
+    await clock.advance(days=1, settle=False)
     assert denied(await trials.request(items=2)) == "insufficient_credits"
     balance = await trials.balance("user:alice")
     assert (balance.balance, balance.held) == (1, 1), "what a pipeline holds is still there for it"
     assert (await verify(trials.store.pool)).ok
 
 
-async def test_unused_trial_credits_are_swept_when_nobody_comes(trials: Ledger) -> None:
+async def test_unused_trial_credits_are_swept_when_nobody_comes(
+    trials: Ledger, clock: Clock
+) -> None:
     for user in ("ada", "bob"):
         assert initiated(await trials.request(user=user, pipeline="nlp"))
     assert (await trials.balance("user:ada")).balance == 5
-    await asyncio.sleep(0.6)
+    await clock.advance(days=1, settle=False)
     assert await refresh_due(trials.store) == 2
     assert (await trials.balance("user:ada")).balance == 0
     assert await refresh_due(trials.store) == 0
@@ -75,9 +84,10 @@ async def test_unused_trial_credits_are_swept_when_nobody_comes(trials: Ledger) 
 
 
 async def test_a_thousand_expired_grants_are_swept_at_once_and_once(
-    store: Store, database_url: str
+    clocked: tuple[Store, Clock],
 ) -> None:
-    until_ = datetime.now(UTC) + timedelta(seconds=3)
+    store, clock = clocked
+    until_ = datetime.now(UTC) + timedelta(hours=1)
     await _apply(
         store,
         [
@@ -85,14 +95,9 @@ async def test_a_thousand_expired_grants_are_swept_at_once_and_once(
             for n in range(MANY)
         ],
     )
-    await asyncio.sleep(max(0.0, (until_ - datetime.now(UTC)).total_seconds() + 0.1))
-    other = await make_pool(database_url, name="another sweeper")
-    try:
-        both = await asyncio.gather(
-            refresh_due(store), refresh_due(await open_store(other, store.rules))
-        )
-    finally:
-        other.terminate()
+    await clock.advance(hours=1, settle=False)
+    another = await open_store(store.pool, store.rules)
+    both = await asyncio.gather(refresh_due(store), refresh_due(another))
     assert sum(both) == MANY
     assert await store.pool.fetchval(EXPIRED) == MANY
     assert await store.pool.fetchval("SELECT sum(balance) FROM accounts") == 0
