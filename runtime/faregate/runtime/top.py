@@ -92,8 +92,9 @@ class Top:
 
     async def _rewind(self, partitions: list[TopicPartition]) -> None:
         since = int((datetime.now(UTC) - _BACK).timestamp() * 1000)
-        found = await self._reader.offsets_for_times(dict.fromkeys(partitions, since))
+        # The ends first: a signal that comes between the two questions is then read in any case.
         ends = await self._reader.end_offsets(partitions)
+        found = await self._reader.offsets_for_times(dict.fromkeys(partitions, since))
         for tp in partitions:
             self._reader.seek(tp, found[tp].offset if found[tp] else ends[tp])
         async with asyncio.timeout(_CATCH_UP_S):

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.streams import worker
+from tests.helpers.kafka import Raw
+from tests.helpers.streams import record, worker
 from tests.helpers.world import World, until
 
 from faregate.ledger import acts
@@ -43,6 +45,12 @@ async def printed(here: World, *words: str) -> str:
     return out.decode()
 
 
+def window_around_now() -> int:
+    """Give a length of windows, in seconds, of which one began minutes ago and lasts for long."""
+    now = int(datetime.now(UTC).timestamp())
+    return next(size for size in range(1800, 3601) if 300 <= now % size <= 900)
+
+
 @pytest.mark.stack
 async def test_top_shows_the_ledger_the_signals_and_the_lag(here: World, tmp_path: Path) -> None:
     await acts.set_balance(here.store, "org:acme", 1000_000_000, actor="test", key="1")
@@ -59,7 +67,14 @@ async def test_top_shows_the_ledger_the_signals_and_the_lag(here: World, tmp_pat
     assert seen["consumers"]["deduction"] == 0
 
     with ExitStack() as resources:
-        started = worker(here.kafka, here.prefix, tmp_path, "burn", "denials")
+        started = worker(
+            here.kafka,
+            here.prefix,
+            tmp_path,
+            "burn",
+            "denials",
+            streams_denial_window_s=str(window_around_now()),
+        )
         await asyncio.to_thread(resources.enter_context, started)
         async with Top(here.store, here.cluster, 5) as looking:
             found: list[dict[str, Any]] = []
@@ -83,6 +98,47 @@ async def test_top_shows_the_ledger_the_signals_and_the_lag(here: World, tmp_pat
     assert "org:acme" in picture
     assert "not running" in picture
     assert " ? " in picture
+
+
+@pytest.mark.stack
+async def test_a_signal_that_comes_while_top_begins_is_seen(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topics are empty, and one comes after each question of where to begin reading."""
+    sent: list[str] = []
+
+    def then_a_signal(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def asked(*args: Any) -> Any:
+            answer = await ask(*args)
+            sent.append(f"org:{ask.__name__}")
+            await here.send(alert(sent[-1]))
+            return answer
+
+        return asked
+
+    looking = Top(here.store, here.cluster, 5)
+    for question in ("end_offsets", "offsets_for_times"):
+        asking = then_a_signal(getattr(looking._reader, question))
+        monkeypatch.setattr(looking._reader, question, asking)
+    seen: set[str] = set()
+
+    async def are_seen() -> bool:
+        seen.update(found["data"]["account"] for found in (await looking.look())["alerts"])
+        return seen == set(sent)
+
+    async with looking:
+        assert sorted(sent) == ["org:end_offsets", "org:offsets_for_times"]
+        monkeypatch.undo()
+        await until(are_seen, 20, f"alerts about {sent}")
+
+
+def alert(account: str) -> Raw:
+    """Make a signal that `top` lists."""
+    data = {
+        "account": account, "per_hour": 60, "available": 1, "runway_s": 60, "threshold_s": 14_400,
+        "sequence": 1, "at": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
+    return record("RunwayLowV1", data, account, account)
 
 
 def watched(env: dict[str, str], seconds: float) -> str:
