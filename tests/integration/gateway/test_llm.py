@@ -79,9 +79,10 @@ async def test_the_upstream_sees_the_request_and_its_own_key_and_nothing_of_the_
 
 async def test_while_a_call_is_made_its_estimate_is_held(here: Street) -> None:
     ada = await here.rich(10_000)
-    here.provider.answer = whole(usage=(61, 39), after_s=0.5)
+    here.provider.answer = whole(usage=(61, 39), after_s=2)
     calling = asyncio.create_task(here.chat(ada, max_tokens=100))
-    await asyncio.sleep(0.25)
+    while not here.provider.calls:
+        await asyncio.sleep(0.02)
     held = await here.held(ada)
     assert held > 100 * 0.09, "the answer's limit and the prompt"
     assert held < 150 * 0.09

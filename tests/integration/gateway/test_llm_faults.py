@@ -275,7 +275,7 @@ async def test_a_process_that_ends_charges_the_streams_it_has_begun(pool: asyncp
         reading = asyncio.create_task(streamed(found, ada))
         while not found.provider.calls:
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         await found.gateway.llm.close()
         assert await found.at_rest(ada) == round(10_000 - estimated(TEXT), 6)
         assert "error" in frames((await reading)[1])[-1]
@@ -309,7 +309,8 @@ async def test_the_hold_of_a_killed_process_is_released_by_the_sweeper(
 
         monkeypatch.setattr("faregate.gateway.llm.money.Fare.release", dead)
         calling = asyncio.create_task(found.chat(ada))
-        await asyncio.sleep(0.3)
+        while not found.provider.calls:
+            await asyncio.sleep(0.02)
         assert await found.held(ada) > 0
         sweeper = Sweeper(store, SweeperSettings(0.1))
         sweeping = asyncio.create_task(sweeper.run())

@@ -141,7 +141,7 @@ def test_a_collector_that_is_away_does_not_hold_a_process_up(
         with tracing.span("lost"):
             pass
         began = monotonic()
-    assert monotonic() - began < 2
+    assert monotonic() - began < 5
     assert [t.name for t in threading.enumerate() if "Otel" in t.name] == []
 
 
