@@ -70,9 +70,17 @@ def test_settings_of_somebody_elses_installation_do_not_change_the_story(machine
     machine.assert_clean()
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["alone", "&"])
 @pytest.mark.parametrize("moment", [" 1 ", "starts again"], ids=["early", "half_way"])
-def test_a_demo_that_is_told_to_end_leaves_nothing(machine: Machine, moment: str) -> None:
-    process = machine.start("demo")
+def test_a_demo_that_is_told_to_end_leaves_nothing(
+    machine: Machine, moment: str, ctrl_c: Any
+) -> None:
+    """What a script starts with `&` ignores Ctrl-C, but not SIGTERM."""
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        process = machine.start("demo")
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for(process, moment)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Annotated
 
 import typer
 
 from faregate.runtime.cli.base import NO, BadUsage, JsonOption, examples, new_app, show
+from faregate.runtime.cli.exits import end_on_sigterm
 from faregate.runtime.demo.play import Summary
 from faregate.runtime.demo.run import Options, run
 from faregate.runtime.demo.screen import Screen
@@ -44,8 +44,7 @@ def demo(
         raise BadUsage("--kill-command and --restart-command belong to --external")
     if external and keep:
         raise BadUsage("--keep has nothing to keep with --external")
-    # As Ctrl-C: everything is cleaned up on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_on_sigterm()
     screen = Screen(quiet=as_json)
     summary = run(Options(keep, external, kill_command, restart_command, patience), screen)
     show(summary.as_json(), as_json=as_json, render=lambda: _render(screen, summary))

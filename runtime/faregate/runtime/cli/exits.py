@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -70,6 +71,20 @@ class BadUsage(Exception):
     def __init__(self, message: str, fix: str | None = None) -> None:
         super().__init__(message)
         self.fix = fix
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM does what Ctrl-C does: everything is cleaned up on the way out.
+
+    Also where Ctrl-C itself is ignored, as it is by what a script starts with `&`.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:

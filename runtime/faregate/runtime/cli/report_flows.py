@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import typer
 from rich.text import Text
 
 from faregate.runtime.cli.base import NO, BadUsage, Refused, err, out, show, table
+from faregate.runtime.cli.exits import end_on_sigterm
 from faregate.runtime.flows.place import installation
 from faregate.runtime.flows.records import FlowResult, Report, Status, StepResult
 from faregate.runtime.flows.run import FLOWS, NoAdmin, run
@@ -103,8 +103,7 @@ def _target(options: Options) -> Iterator[Target]:
     if options.url is not None:
         yield _named(options, options.url.rstrip("/"))
         return
-    # As Ctrl-C: everything is cleaned up on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_on_sigterm()
     outside = None
     if options.upstream:
         outside = Upstream(options.upstream, os.environ.get(UPSTREAM_KEY))
