@@ -32,9 +32,9 @@ async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
         yield made
 
 
-def _by_tens(loop: Loop) -> None:
+def _by_fives(loop: Loop) -> None:
     """Let a batch be full, and a lag be long, with few records."""
-    loop._settings = LoopSettings(batch=10, batch_under_lag=60, retry_s=0.01)
+    loop._settings = LoopSettings(batch=5, batch_under_lag=60, retry_s=0.01)
     loop._size = BatchSize(loop._settings)
 
 
@@ -65,7 +65,7 @@ async def test_a_hand_that_fails_is_read_again_and_nothing_of_it_is_passed_over(
             finally:
                 busy.difference_update(mine)
 
-        _by_tens(loop)
+        _by_fives(loop)
         loop._process, loop._decide = seen, failing
         await prove(here, "deduction")
     assert len(doomed) == max(rounds) == 3, rounds
@@ -79,7 +79,7 @@ async def test_the_same_usage_in_two_hands_at_once_is_charged_once(here: World) 
     astray = [replace(record, key=key) for record, key in zip(sent, keys, strict=True)]
     await here.send(*sent, *astray)
     async with here.running("deduction", "relay") as started:
-        _by_tens(started["deduction"])
+        _by_fives(started["deduction"])
         await prove(here, "deduction")
 
 
@@ -111,7 +111,7 @@ def _polling(consumer: Polled) -> tuple[Loop, list[ConsumerRecord]]:
     missing: Any = None
     offsets, settings = Offsets(missing, "g", missing), LoopSettings(retry_s=0)
     loop = Loop(cast("Any", consumer), missing, missing, offsets, [USAGE], settings)
-    loop._size.most = 100  # much waits
+    loop._size.most = 250  # much waits
     processed: list[ConsumerRecord] = []
 
     async def process(*hands: list[ConsumerRecord]) -> bool:
@@ -129,6 +129,15 @@ async def test_a_partition_that_cannot_be_read_keeps_no_other_from_being_decided
     loop, processed = _polling(Polled())
     await loop._step()
     assert (processed, loop._unplaced) == ([RECORD], {ONE, TWO})
+
+
+async def test_where_little_waits_there_is_one_hand() -> None:
+    """Accounts of a hand are locked as long as the process works for the other ones."""
+    consumer = Polled()
+    loop, processed = _polling(consumer)
+    loop._size.most = 200
+    await loop._step()
+    assert (processed, consumer.paused) == ([RECORD], set()), "nothing was read beside it"
 
 
 async def test_what_was_read_before_a_rebalance_is_not_decided_after_it() -> None:

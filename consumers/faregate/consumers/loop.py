@@ -192,11 +192,11 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
 
         What was read before a poll failed is in `hands`: one bad partition stops no other.
         """
-        assignments, size = self._assignments, self._size
+        assignments = self._assignments
         if records := await self._poll():
             hands.append(records)
-        if records and not self._asker and size.most > self._settings.batch:
-            await beside(hands, self._consumer, size.most)
+        if records and not self._asker and self._size.much_waits:
+            await beside(hands, self._consumer, self._size.most)
             if assignments != self._assignments:
                 hands.clear()
                 self._start_over()  # perhaps not by us

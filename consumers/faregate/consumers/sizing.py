@@ -10,6 +10,7 @@ from __future__ import annotations
 from faregate.consumers.loop_settings import LoopSettings
 
 _PART = 16
+_MUCH = 4
 
 
 class BatchSize:
@@ -19,6 +20,14 @@ class BatchSize:
         self._settings = settings
         self._bearable = settings.batch_under_lag
         self.most = settings.batch
+
+    @property
+    def much_waits(self) -> bool:
+        """Tell whether throughput counts for more than how long a batch holds its accounts.
+
+        Batches of several hands at once hold theirs while the process works for the other ones.
+        """
+        return self.most > _MUCH * self._settings.batch
 
     def took(self, seconds: float, waiting: int) -> None:
         """Learn how long the last batch took, and how many records wait after it."""

@@ -21,6 +21,15 @@ def test_a_batch_takes_a_part_of_what_waits_within_its_bounds() -> None:
     assert _after(*[(0.1, n) for n in waiting]) == [100, 100, 100, 250, 800, 800, 250, 100]
 
 
+def test_much_waits_only_where_a_part_of_it_is_more_than_four_batches() -> None:
+    size = BatchSize(SETTINGS)
+    much = [size.much_waits]
+    for waiting in (1_600, 6_400, 6_416, 90_000, 4_000):
+        size.took(0.1, waiting)
+        much.append(size.much_waits)
+    assert much == [False, False, False, True, True, False]
+
+
 def test_a_slow_batch_halves_what_follows_and_a_quick_one_doubles_it() -> None:
     much = 90_000
     assert _after((0.1, much), (0.6, much), (0.6, much), (0.6, much), (0.6, much)) == [
