@@ -13,6 +13,7 @@ from faregate.consumers.topic_ids import describe
 from faregate.ledger.failpoints import ENVIRONMENT_NAME
 from faregate.testing.backends import CannotRestart, Server
 from faregate.testing.installation import Installation
+from faregate.testing.patience import patient
 from faregate.testing.processes import wait_ended, wait_ready
 
 CRASHES = {
@@ -99,7 +100,7 @@ class Chaos:
                 "@pytest.mark.faregate(own_servers=True)"
             )
         await asyncio.to_thread(here.runner.restart, here.place, server)
-        async with asyncio.timeout(_ANSWERS_S):
+        async with asyncio.timeout(patient(_ANSWERS_S)):
             await (_kafka_answers(here.kafka) if server == "kafka" else _answers(here.database))
 
     def _known(self, name: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import asyncpg
 
+from faregate.testing.patience import patient
+
 _POLL_S = 0.05
 _ADVANCE = "UPDATE test_clock SET ahead = ahead + make_interval(secs => $1) RETURNING ahead"
 _AHEAD = "SELECT ahead FROM test_clock"
@@ -68,7 +70,8 @@ class Clock:
         return await self.now()
 
     async def _settle(self, within_s: float) -> None:
-        connection = await asyncpg.connect(self._database, timeout=10)
+        within_s = patient(within_s)
+        connection = await asyncpg.connect(self._database, timeout=patient(10))
         try:
             async with asyncio.timeout(within_s):
                 while True:
@@ -85,7 +88,7 @@ class Clock:
             connection.terminate()
 
     async def _fetch(self, query: str, *values: object) -> Any:
-        connection = await asyncpg.connect(self._database, timeout=10)
+        connection = await asyncpg.connect(self._database, timeout=patient(10))
         try:
             return await connection.fetchval(query, *values)
         finally:

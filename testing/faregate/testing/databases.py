@@ -16,6 +16,7 @@ from uuid import uuid4
 import asyncpg
 
 from faregate.ledger.migrate import known, migrate
+from faregate.testing.patience import patient
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('faregate.tests.template', 0))"
 _READY = "SELECT NOT datallowconn FROM pg_database WHERE datname = $1"
@@ -55,7 +56,7 @@ async def drop_database(admin_url: str, url: str) -> None:
 @asynccontextmanager
 async def administrator(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Connect as who is named in `url`."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=patient(10))
     try:
         yield connection
     finally:

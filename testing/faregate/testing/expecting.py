@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from faregate.events import EventData
 from faregate.testing.ledgers import Ledger
 from faregate.testing.matching import check_fields, event_type, matches, near_misses
+from faregate.testing.patience import patient
 from faregate.testing.progress import Progress
 from faregate.testing.publishing import Published
 
@@ -54,6 +55,7 @@ class Expectations:
         __tracebackhide__ = True
         model = event_type(type_)
         check_fields(model, fields)
+        within_s = patient(within_s)
         end = monotonic() + within_s
         async with self._ear.changed:
             while (found := self._find(model, fields)) is None:

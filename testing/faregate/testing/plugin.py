@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from faregate.testing import patience
 from faregate.testing.choosing import WANTED, Choice, NoBackEnd, choose
 
 if TYPE_CHECKING:
@@ -72,10 +73,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="testcontainers: the wheel that the image is built from where there is none "
         "(FAREGATE_TEST_WHEEL); the default is the installed version, from the package index",
     )
+    group.addoption(
+        "--faregate-patience",
+        help="how many times longer the kit waits before it gives up, on a slow machine: 3 "
+        "(FAREGATE_TEST_PATIENCE)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Announce our markers; add the fixtures, where the extra is installed."""
+    _set_patience(config.getoption("faregate_patience") or os.environ.get(patience.VARIABLE))
     config.addinivalue_line(
         "markers",
         "faregate(isolated=False, own_servers=False, **settings): give this test an installation "
@@ -87,6 +94,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _missing():
         fixtures = importlib.import_module("faregate.testing.fixtures")
         config.pluginmanager.register(fixtures, "faregate-fixtures")
+
+
+def _set_patience(text: str | None) -> None:
+    try:
+        patience.tell(patience.parse(text) if text else None)
+    except ValueError as error:
+        raise pytest.UsageError(f"--faregate-patience, {patience.VARIABLE}: {error}") from None
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from faregate.runtime.processes import ALWAYS, CONSUMERS
 from faregate.runtime.supervisor import READY_EVENTS, Supervisor
+from faregate.testing.patience import patient
 
 ALL_IN_ONE = "+".join(ALWAYS)
 """The name of one process that does the work of all."""
@@ -90,23 +91,25 @@ async def wait_ready(
     processes: Processes, prefix: str, *names: str, timeout_s: float = READY_S
 ) -> None:
     """Wait until each is at work: consumers have their partitions. Raises ProcessFailed."""
+    timeout_s = patient(timeout_s)
     until = monotonic() + timeout_s
     for name in names:
         while not is_ready(name, processes.log(name), prefix):
             if not processes.running(name):
                 raise ProcessFailed(f"{name} ended while it was started:\n{tail(processes, name)}")
             if monotonic() > until:
-                late = f"{name} was not ready after {timeout_s:.0f} s"
+                late = f"{name} was not ready after {timeout_s:g} s"
                 raise ProcessFailed(f"{late}:\n{tail(processes, name)}")
             await asyncio.sleep(_POLL_S)
 
 
 async def wait_ended(processes: Processes, name: str, timeout_s: float) -> None:
     """Wait for its end. Raises ProcessFailed."""
+    timeout_s = patient(timeout_s)
     until = monotonic() + timeout_s
     while processes.running(name):
         if monotonic() > until:
-            late = f"{name} still runs after {timeout_s:.0f} s"
+            late = f"{name} still runs after {timeout_s:g} s"
             raise ProcessFailed(f"{late}:\n{tail(processes, name)}")
         await asyncio.sleep(_POLL_S)
 

@@ -19,6 +19,7 @@ from faregate.events import INPUT_TOPICS
 from faregate.ledger.store import Store
 from faregate.runtime.processes import CONSUMERS
 from faregate.testing.hearing import Ear
+from faregate.testing.patience import patient
 
 _POLL_S = 0.03
 _DECIDED = "SELECT coalesce(max(tx), 0) FROM outbox"
@@ -68,6 +69,7 @@ class Progress:
 
     async def reached(self, ends: Mapping[TopicPartition, int], within_s: float) -> None:
         """Wait until everything before `ends` is processed. Raises NotProcessed."""
+        within_s = patient(within_s)
         try:
             async with asyncio.timeout(within_s):
                 await _until(partial(self._read, ends))

@@ -103,3 +103,19 @@ def test_embedded_servers_are_started_for_a_suite_and_leave_nothing(
     assert found
     assert found[1] != stack.kafka
     assert not Path(found[2]).exists()
+
+
+def test_the_kit_waits_as_patiently_as_it_is_told(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        async def test_wrong(expect_event):
+            await expect_event("PipelineDeniedV1", within_s=0.1)
+        """
+    )
+    result = suite.runpytest_subprocess("--faregate-patience=7")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no PipelineDeniedV1() came within 0.7 s"])
+
+    result = suite.runpytest_subprocess("--faregate-patience=soon")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*patience is how many times longer*from 1 to 100, not 'soon'"])

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, NotFound
-from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.network import Network
 
 from faregate.testing.backends import Server
 from faregate.testing.choosing import BackEnd
-from faregate.testing.containers.faregate import FaregateContainer, ensure_image
+from faregate.testing.containers.engine import client_options, make_client
+from faregate.testing.containers.faregate import FaregateContainer, ImageNotBuilt, ensure_image
 from faregate.testing.containers.stack import ServersStack
 from faregate.testing.places import Place
 from faregate.testing.processes import Processes, Signal
@@ -32,6 +31,7 @@ class Containers:
     image: str | None = None
     wheel: str | None = None
     name: BackEnd = "testcontainers"
+    _made: str | ImageNotBuilt | None = None
 
     def start(self) -> tuple[Place, Callable[[], None]]:
         """Start Kafka and PostgreSQL in a network of their own."""
@@ -55,7 +55,7 @@ class Containers:
         logs: Path,  # noqa: ARG002 - the engine keeps them
     ) -> Processes:
         """Give what starts containers of Faregate in the servers' network."""
-        return ContainerProcesses(self._ready_image, place.network, dict(env))
+        return ContainerProcesses(self._ready_image(), place.network, dict(env))
 
     def restart(self, place: Place, server: Server) -> None:
         """Restart a server's container: its data and port stay."""
@@ -69,14 +69,22 @@ class Containers:
         with _engine() as engine:
             return {name: _tail(engine, id_) for name, id_ in ids.items()}
 
-    @cached_property
     def _ready_image(self) -> str:
-        return ensure_image(self.image, self.wheel)
+        """Build it once: where that fails, the next test would wait for the same."""
+        if isinstance(self._made, ImageNotBuilt):
+            raise self._made
+        if self._made is None:
+            try:
+                self._made = ensure_image(self.image, self.wheel)
+            except ImageNotBuilt as error:
+                self._made = error
+                raise
+        return self._made
 
 
 @contextmanager
 def _engine() -> Iterator[Any]:
-    client = DockerClient().client
+    client = make_client()
     try:
         yield client
     finally:
@@ -97,7 +105,7 @@ class ContainerProcesses:
     def __init__(self, image: str, network: str, env: dict[str, str]) -> None:
         self._image = image
         self._env = env
-        self._network = Network()
+        self._network = Network(client_options())
         self._network.name = network  # it exists: the servers are in it
         self._containers: dict[str, FaregateContainer] = {}
 

@@ -12,9 +12,8 @@ from typing import Any, Self
 
 from docker.errors import BuildError, ImageNotFound
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.docker_client import DockerClient
-from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 
+from faregate.testing.containers.engine import Ready, client_options, log_of, make_client
 from faregate.testing.processes import ALL_IN_ONE, is_ready
 
 BASE = "python:3.11-slim"
@@ -22,7 +21,8 @@ _DOCKERFILE = f"""FROM {BASE}
 RUN useradd --system --uid 10001 --create-home --home-dir /home/faregate faregate \\
  && python -m venv /opt/faregate
 COPY . /tmp/wheel/
-RUN /opt/faregate/bin/pip install --quiet --no-cache-dir --disable-pip-version-check {{wanted}} \\
+RUN /opt/faregate/bin/pip install --quiet --no-cache-dir --disable-pip-version-check \\
+      --retries 10 {{wanted}} \\
  && rm -rf /tmp/wheel
 ENV PATH=/opt/faregate/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER faregate
@@ -49,11 +49,12 @@ class FaregateContainer(DockerContainer):
     ) -> None:
         """`options` go to DockerContainer (`network`, `docker_client_kw` …)."""
         # With an init process: as number 1 of its container it could not kill itself (chaos).
-        options = {"init": True, **options}
+        options = {"init": True, "docker_client_kw": client_options(), **options}
         super().__init__(image, env={"FAREGATE_LOG_FORMAT": "json", **env}, **options)
         self.process = name
         self.with_command(["run", *name.split("+")])
-        self.waiting_for(AtWork(name, env.get("FAREGATE_TOPIC_PREFIX", "")))
+        prefix = env.get("FAREGATE_TOPIC_PREFIX", "")
+        self.waiting_for(Ready(name, lambda here: is_ready(name, log_of(here), prefix)))
 
     def launch(self) -> Self:
         """Start it without waiting until it is at work."""
@@ -69,30 +70,6 @@ class FaregateContainer(DockerContainer):
         return text.decode(errors="replace")
 
 
-class AtWork(WaitStrategy):
-    """Waits until a process of Faregate has its partitions, as it says in its log."""
-
-    def __init__(self, name: str, prefix: str) -> None:
-        super().__init__()
-        self._name = name
-        self._prefix = prefix
-
-    def wait_until_ready(self, container: WaitStrategyTarget) -> None:
-        """Raise TimeoutError when it is not in time, RuntimeError when it has ended."""
-
-        def ready() -> bool:
-            log = b"".join(container.get_logs()).decode(errors="replace")
-            if is_ready(self._name, log, self._prefix):
-                return True
-            container.reload()
-            if container.status not in {"running", "created"}:
-                raise RuntimeError(f"{self._name} ended while it was started:\n{log}")
-            return False
-
-        if not self._poll(ready):
-            raise TimeoutError(f"{self._name} was not at work in time")
-
-
 def ensure_image(image: str | None = None, wheel: str | None = None) -> str:
     """Give the name of an image of Faregate that the engine has; build it where it has none.
 
@@ -101,7 +78,7 @@ def ensure_image(image: str | None = None, wheel: str | None = None) -> str:
     """
     version = importlib.metadata.version("faregate")
     name = image or f"faregate-testing:{version}{_content(wheel)}"
-    client = DockerClient().client
+    client = make_client()
     try:
         try:
             client.images.get(name)

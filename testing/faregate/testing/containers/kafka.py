@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from faregate.runtime.stack.kafka import SETTINGS, new_id
+from faregate.testing.containers.engine import Ready, client_options, log_of, succeeds
 from faregate.testing.containers.ports import bind
 
 IMAGE = "apache/kafka:4.1.0"
@@ -15,7 +15,6 @@ ALIAS = "kafka"
 PORT = 9094
 INSIDE_PORT = 9092
 _TOLD = "/tmp/advertised"  # noqa: S108 - in the container
-_START_S = 90
 _OURS = ("process.roles", "node.id", "controller.listener.names")
 
 
@@ -24,7 +23,9 @@ class KafkaContainer(DockerContainer):
 
     def __init__(self, image: str = IMAGE, **options: Any) -> None:
         """`options` go to DockerContainer (`network`, `docker_client_kw` …)."""
-        super().__init__(image, **{"network_aliases": [ALIAS], **options})
+        super().__init__(
+            image, **{"network_aliases": [ALIAS], "docker_client_kw": client_options(), **options}
+        )
         bind(self, PORT)
         self.with_command(["bash", "-c", _WAIT])
         self.with_envs(
@@ -47,8 +48,9 @@ class KafkaContainer(DockerContainer):
         super().start()
         host, port = self.get_container_host_ip(), self.get_exposed_port(PORT)
         told = f"INSIDE://{ALIAS}:{INSIDE_PORT},HOST://{host}:{port}"
-        self.exec(["bash", "-c", f"echo {told} >{_TOLD}.new && mv {_TOLD}.new {_TOLD}"])
-        _SERVES.wait_until_ready(self)
+        tell = f"echo {told} >{_TOLD}.new && mv {_TOLD}.new {_TOLD}"
+        Ready("Kafka", lambda _: succeeds(self, "bash", "-c", tell)).wait_until_ready(self)
+        Ready("Kafka", lambda _: _SERVES in log_of(self)).wait_until_ready(self)
         return self
 
     def get_bootstrap_server(self) -> str:
@@ -64,7 +66,7 @@ _WAIT = (
     f"while [ ! -f {_TOLD} ]; do sleep 0.05; done; "
     f"export KAFKA_ADVERTISED_LISTENERS=$(cat {_TOLD}); exec /etc/kafka/docker/run"
 )
-_SERVES = LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(_START_S)
+_SERVES = "Kafka Server started"
 
 
 def _variable(setting: str) -> str:

@@ -13,6 +13,7 @@ from testcontainers.core.network import Network
 
 from faregate.events import apply_topics
 from faregate.ledger.migrate import migrate
+from faregate.testing.containers.engine import client_options, log_of
 from faregate.testing.containers.faregate import FaregateContainer, ensure_image
 from faregate.testing.containers.kafka import KafkaContainer
 from faregate.testing.containers.postgres import PostgresContainer
@@ -25,7 +26,7 @@ class ServersStack:
         self, kafka: KafkaContainer | None = None, postgres: PostgresContainer | None = None
     ) -> None:
         """Take other containers in place of the default ones; none of them started yet."""
-        self.network = Network()
+        self.network = Network(client_options())
         self.kafka = kafka or KafkaContainer()
         self.postgres = postgres or PostgresContainer()
         self._resources = ExitStack()
@@ -107,9 +108,7 @@ class FaregateStack(ServersStack):
     def logs(self) -> dict[str, str]:
         """Give all logs, by what wrote them."""
         found = {"kafka": self.kafka, "postgres": self.postgres, "faregate": self.faregate}
-        return {
-            name: b"".join(c.get_logs()).decode(errors="replace") for name, c in found.items() if c
-        }
+        return {name: log_of(c) for name, c in found.items() if c}
 
 
 async def _prepare(database: str, kafka: str) -> None:
