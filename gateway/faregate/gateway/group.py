@@ -8,14 +8,15 @@ transaction runs beside the first, after two milliseconds in which others may jo
 A transaction takes what it can without waiting. Calls about an account that somebody else has locked,
 a consumer's batch say, go on in one of their own, which waits and does not count; nor does one that
 has stalled. Calls that name accounts of a transaction under way stay in the queue until it has ended.
-So an account that is locked holds up only who has to wait anyhow. Each caller gets their own result,
-and a command that can never be written costs only itself.
+So an account that is locked holds up only who has to wait anyhow, and calls about it may fill half of
+the queue, no more. Each caller gets their own result, and a command that can never be written costs
+only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -93,6 +94,8 @@ class GroupedStore(Store):
         self._metrics = metrics
         self._waiting: deque[_Unit] = deque()
         self._size = 0
+        self._about: Counter[str] = Counter()
+        """How many commands of those that wait name an account."""
         self._lanes: dict[asyncio.Task[None], _Lane] = {}
         self._held = 0
         """About so many commands of those that wait are left to lanes."""
@@ -119,7 +122,7 @@ class GroupedStore(Store):
         """Decide `submissions` with others and give what is stored of each, in order.
 
         A duplicate gives what was stored the first time. Raises Unavailable when the queue is
-        full; nothing is decided then.
+        full, or has too much about one of their accounts; nothing is decided then.
         """
         unit = self._queued(submissions, answered=True)
         await unit.decided
@@ -131,13 +134,11 @@ class GroupedStore(Store):
             await asyncio.wait(tasks)
 
     def _queued(self, submissions: Sequence[Submission], *, answered: bool) -> _Unit:
-        if self._size + len(submissions) > self._settings.max_waiting:
-            self._metrics.refused.inc()
-            raise Unavailable("too many calls are waiting for a transaction")
         decided = asyncio.get_running_loop().create_future()
         unit = _Unit(_traced(submissions), answered, decided)
+        self._check_room(unit)
         self._waiting.append(unit)
-        self._size += len(submissions)
+        self._count(unit, len(submissions))
         self._metrics.waiting.set(self._size)
         if self._is_held(unit):  # the lane that it is left to goes on with the queue
             self._held += len(submissions)
@@ -145,6 +146,25 @@ class GroupedStore(Store):
             is_quiet = not self._lanes  # nothing says that others are coming
             self._open_lane(0 if is_quiet else self._settings.linger_s)
         return unit
+
+    def _check_room(self, unit: _Unit) -> None:
+        size, settings = len(unit.submissions), self._settings
+        if self._size + size > settings.max_waiting:
+            why = "too many calls are waiting for a transaction"
+        elif any(self._about[s] + size > settings.max_waiting_about_one for s in unit.subjects()):
+            why = "too many calls about the same account are waiting for a transaction"
+        else:
+            return
+        self._metrics.refused.inc()
+        raise Unavailable(why)
+
+    def _count(self, unit: _Unit, change: int) -> None:
+        """Note that so many commands have come into the queue or, below 0, have left it."""
+        self._size += change
+        for subject in unit.subjects():
+            self._about[subject] += change
+            if not self._about[subject]:
+                del self._about[subject]
 
     def _moving(self) -> int:
         return sum(not lane.is_apart for lane in self._lanes.values())
@@ -254,13 +274,13 @@ class GroupedStore(Store):
                 break
             unit = self._waiting.popleft()
             if unit.decided.cancelled():  # its caller has gone before it was taken
-                self._size -= more
+                self._count(unit, -more)
             elif self._is_held(unit):
                 left.append(unit)
             else:
                 units.append(unit)
                 size += more
-        self._size -= size
+                self._count(unit, -more)
         self._held = sum(len(unit.submissions) for unit in left)
         self._waiting.extendleft(reversed(left))
         self._metrics.waiting.set(self._size)

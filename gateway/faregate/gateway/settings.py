@@ -71,6 +71,8 @@ class GatewaySettings:
     max_batch: int = 250
     max_waiting: int = 2_000
     """So many calls may wait for a transaction; more are answered 503."""
+    max_waiting_about_one: int = 1_000
+    """So many of them may name the same account, so that its backlog leaves room for others."""
     llm: LlmSettings = field(default_factory=LlmSettings)
     """The LLM proxy and users' own keys."""
     lago: LagoSettings = field(default_factory=LagoSettings)

@@ -242,6 +242,37 @@ async def test_an_account_that_is_locked_takes_one_transaction_however_many_call
     assert (await Ledger(store).balance("user:ada")).balance == 6
 
 
+async def test_an_account_whose_backlog_is_long_leaves_room_for_others(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada", "cy")
+    queue = Counting(store, max_waiting=5, max_waiting_about_one=3)
+    ledger = Ledger(queue)
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        calls.create_task(ledger.usage(user="ada"))
+        while not apart(queue):
+            await asyncio.sleep(0.001)
+        left = [calls.create_task(ledger.usage(user="ada")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="about the same account"):
+            await ledger.apply(*(ledger.make.usage(user="ada") for _ in range(2)))
+        left += [calls.create_task(ledger.usage(user="ada"))]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="about the same account"):
+            await ledger.usage(user="ada")
+        async with asyncio.timeout(3):
+            await ledger.usage(user="cy")
+        assert not any(task.done() for task in left)
+        left[0].cancel()  # its caller has gone; its place is free once the queue comes to it
+        await ledger.usage(user="cy")
+        await ledger.usage(user="cy")
+    await queue.close()
+    assert (queue._size, queue._about) == (0, {})
+    await ledger.usage(user="ada")
+    for name, left_over in {"ada": 6, "cy": 7}.items():
+        assert (await Ledger(store).balance(f"user:{name}")).balance == left_over
+
+
 async def test_a_transaction_that_has_stalled_holds_up_nobody_else(store: Store) -> None:
     await _rich(store, "ada", "cy")
     queue = Counting(store, slow=1, patience_s=0.05)
