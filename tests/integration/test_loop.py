@@ -324,11 +324,20 @@ async def _watched(
         here.cluster, offsets, topics, lambda: waits, patience_s=0.4, every_s=0.05,
         give_up=gave_up.set,
     )  # fmt: skip
+    look, looking = dog._look, asyncio.Lock()
+
+    async def look_undisturbed() -> None:
+        async with looking:
+            await look()
+
+    dog._look = look_undisturbed  # type: ignore[method-assign]
     watching = asyncio.create_task(dog.run())
     try:
         yield offsets, gave_up
     finally:
-        watching.cancel()
+        async with looking:  # aiokafka loses a connection whose opening is cancelled
+            watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def _in_time(gave_up: asyncio.Event, seconds: float) -> bool:
