@@ -18,7 +18,7 @@ ChainHead = Annotated[str, StringConstraints(pattern="^([0-9a-f]{2})*$")]
 class GrantPart(BaseModel):
     """How much of an entry came out of, or went into, one grant."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     grant_id: str
     amount: SignedCredits

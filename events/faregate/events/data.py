@@ -10,10 +10,11 @@ class EventData(BaseModel):
 
     Strict: a number in a string or a boolean for a number is an error. Unknown fields are
     accepted and dropped, so that a newer producer can be read. For an optional field null means
-    absent.
+    absent. Validators are built when they are first needed (`defer_build`): a process knows thirty
+    types and meets a few, a command mostly none.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     def to_data(self) -> dict[str, Any]:
         """Give the JSON object for the wire; optional fields that are None are left out."""

@@ -74,7 +74,7 @@ class PipelineInitiatedV1(EventData):
 class ConsideredPayer(BaseModel):
     """One account that could have paid, and what it had."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     payer: Name
     available: Credits

@@ -69,7 +69,7 @@ class DenialSpikeV1(DenialRateV1):
 class SpendingShare(BaseModel):
     """What one user, model or phase was charged."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     name: Name
     credits: Credits
@@ -130,7 +130,7 @@ ReconcileProblem = Literal[
 class AccountSums(BaseModel):
     """The state of an account after an entry."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     balance: SignedCredits
     held: SignedCredits
