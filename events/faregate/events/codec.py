@@ -119,7 +119,7 @@ def parse(event: Event) -> EventData:
         known = ", ".join(EVENT_TYPES)
         raise InvalidRecord("unknown_type", f"unknown type {event.type[:80]!r}; known: {known}")
     try:
-        return model.model_validate(event.data)
+        return model.from_data(event.data)
     except ValidationError as error:
         raise InvalidRecord("invalid_data", _describe(error)) from None
 

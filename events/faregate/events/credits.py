@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
-from faregate.events.data import EventData
+from faregate.events.data import EventData, EventPart
 from faregate.events.fields import Account, Count, Credits, SignedCredits, Timestamp
 
 EntryKind = Literal[
@@ -15,10 +15,8 @@ EntryKind = Literal[
 ChainHead = Annotated[str, StringConstraints(pattern="^([0-9a-f]{2})*$")]
 
 
-class GrantPart(BaseModel):
+class GrantPart(EventPart):
     """How much of an entry came out of, or went into, one grant."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     grant_id: str
     amount: SignedCredits

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from faregate.events.data import EventData
+from faregate.events.data import EventData, EventPart
 from faregate.events.fields import Count, Credits, Id, Items, Name, Timestamp
 
 PHASES_MAX = 64
@@ -71,10 +71,8 @@ class PipelineInitiatedV1(EventData):
     price_version: int | None
 
 
-class ConsideredPayer(BaseModel):
+class ConsideredPayer(EventPart):
     """One account that could have paid, and what it had."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     payer: Name
     available: Credits

@@ -6,9 +6,9 @@ moment it may be behind the ledger. Whoever needs the truth reads the ledger.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from faregate.events.data import EventData
+from faregate.events.data import EventData, EventPart
 from faregate.events.fields import Account, Count, Credits, Name, SignedCredits, Timestamp
 from faregate.events.pipeline import DenialReason
 
@@ -66,10 +66,8 @@ class DenialSpikeV1(DenialRateV1):
     factor: Annotated[int | float, Field(gt=0)]
 
 
-class SpendingShare(BaseModel):
+class SpendingShare(EventPart):
     """What one user, model or phase was charged."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     name: Name
     credits: Credits
@@ -127,10 +125,8 @@ ReconcileProblem = Literal[
 """How what was announced contradicts itself."""
 
 
-class AccountSums(BaseModel):
+class AccountSums(EventPart):
     """The state of an account after an entry."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     balance: SignedCredits
     held: SignedCredits

@@ -1,11 +1,15 @@
 """What the payload models take and refuse."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from faregate.events import (
+    EVENT_TYPES,
+    ConsideredPayer,
     CreditsLowV1,
     Event,
     EventData,
@@ -16,8 +20,10 @@ from faregate.events import (
     PipelineRequestedV1,
     UsageRecordedV1,
     UserRegisteredV1,
+    encode,
     parse,
 )
+from faregate.events.examples import examples
 
 REQUEST = {
     "pipeline_id": "run-7",
@@ -202,3 +208,29 @@ def test_optional_fields_are_left_out_and_nullable_ones_are_kept() -> None:
         considered=[], message="There is no such pipeline.",
     )  # fmt: skip
     assert denied.to_data()["org_id"] is None
+
+
+def _with_more(value: Any) -> Any:
+    """Put a field that nobody knows into every object."""
+    if isinstance(value, list):
+        return [_with_more(item) for item in value]
+    if isinstance(value, dict):
+        return {**{key: _with_more(item) for key, item in value.items()}, "of_tomorrow": 1}
+    return value
+
+
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_what_a_newer_producer_adds_is_dropped(name: str) -> None:
+    data = json.loads(encode(examples()[name])[0])["data"]
+    parts = {key for key, value in data.items() if isinstance(value, dict)}  # free names in them
+    newer = {k: v if k in parts else _with_more(v) for k, v in data.items()} | {"of_tomorrow": 1}
+    assert accept(EVENT_TYPES[name], newer) == accept(EVENT_TYPES[name], data)
+
+
+def test_a_misspelt_field_is_refused_where_an_event_is_made() -> None:
+    made: Any = PipelineRequestedV1
+    with pytest.raises(ValidationError, match=r"org\n +Extra inputs"):
+        made(**REQUEST, org="acme")
+    part: Any = ConsideredPayer
+    with pytest.raises(ValidationError, match=r"balance\n +Extra inputs"):
+        part(payer="org:acme", available=1, balance=1)
