@@ -94,6 +94,27 @@ def test_a_charge_is_refunded_once_and_explained(here: Terminal) -> None:
     assert (missing["error"], "history" in missing["fix"]) == ("unknown_charge", True)
 
 
+def test_history_says_why_and_what_was_refunded(here: Terminal) -> None:
+    here.json("credits", "set", "org:acme", "10")
+    here.used(pipeline_id="p1", user="ada", org="acme", units=4, usage_id="u1")
+    here.json("credits", "refund", "org:acme", "--usage", "u1", "--reason", "double_charge")
+    here.json("credits", "tier", "org:acme", "starter")
+    text = here.run("credits", "history", "org:acme").stdout
+    what = {line.split()[3]: line.split()[8:] for line in text.splitlines()[1:]}
+    assert what["usage"] == ["cj_assessment", "u1"]
+    assert what["refund"] == ["u1", "double_charge"]
+    assert what["adjustment"] == ["set_balance"]
+    assert ["tier_change"] in what.values(), text
+    found = {e["kind"]: e for e in here.json("credits", "history", "org:acme")}
+    assert found["refund"]["usage_id"] == "u1"
+    (act,) = [a for a in here.json("audit") if a["action"] == "refund"]
+    assert found["refund"]["charge_id"] == act["metadata"]["charge_id"]
+    story = here.run("explain", "p1").stdout
+    assert "1 of them was refunded, 4 credits, so 0 credits of what was charged is left" in story
+    assert "u1 was refunded by " in story
+    assert "double_charge" in story.partition("The entries:")[2]
+
+
 def test_tier_quota_alerts_and_milestones_are_shown_and_set(here: Terminal) -> None:
     assert here.json("credits", "tier", "user:ada")["tier"] == "free"
     assert here.json("credits", "tier", "user:ada", "professional")["result"] == "changed"

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.acting import by
 from tests.helpers.ledger import Ledger, initiated
 
+from faregate.consumers.sweeper import charge_unpriced
 from faregate.ledger import acts
 from faregate.ledger.acts import Call
 from faregate.ledger.pricing import apply_prices
@@ -65,7 +66,7 @@ async def test_the_increment_the_allocation_and_a_refund_are_told(store: Store) 
     assert (usage["refund"]["credits"], usage["refund"]["by"]) == (0.1, "grace")
     assert "rounded up to the next 0.1 credits" in story
     assert "allocation went down by the same 0.1 credits, to 3.9 left" in story
-    assert "by grace: 0.1 credits" in story
+    assert "by grace: 0.1 credits went back, so nothing of it is left charged" in story
 
 
 async def test_a_deduction_is_explained_by_its_reference(store: Store) -> None:
@@ -85,3 +86,69 @@ async def test_the_tier_that_a_price_depended_on_is_told(store: Store) -> None:
     usage, story = await told(store, "u1")
     assert (usage["cost"], usage["tier"], usage["increment"]) == (0.002, "starter", None)
     assert "that of tier starter" in story
+
+
+async def test_refunds_of_a_pipeline_are_told_with_their_reason_and_entries(store: Store) -> None:
+    await acts.set_balance(store, ADA, 100 * CREDIT, **by("grace"))
+    ledger = Ledger(store)
+    for name in ("u1", "u2", "u3"):
+        await ledger.usage("p1", user="ada", units=3, usage_id=name)
+    await acts.refund(store, usage_id="u1", **by("grace"))
+    await acts.refund(store, usage_id="u2", reason="double_charge", **by("hal"))
+    found = await explain(store, "p1")
+    assert found
+    pipeline, story = found["pipeline"], "\n".join(tell(found))
+    sums = [pipeline["usage"][n] for n in ("events", "cost", "refunded", "left")]
+    assert sums == [3, 9, 6, 3]
+    given = [(r["usage_id"], r["credits"], r["by"], r["reason"]) for r in pipeline["refunds"]]
+    assert given == [("u1", 3, "grace", None), ("u2", 3, "hal", "double_charge")]
+    back = [e for e in pipeline["entries"] if e["kind"] == "refund"]
+    assert [(e["amount"], e["usage_id"], e["pipeline_id"]) for e in back] == [
+        (3, "u1", "p1"),
+        (3, "u2", "p1"),
+    ]
+    assert [e["charge_id"] for e in back] == [r["charge_id"] for r in pipeline["refunds"]]
+    assert "2 of them were refunded, 6 credits, so 3 credits of what was charged is left" in story
+    assert "u1 was refunded by grace: 3 credits." in story
+    assert "u2 was refunded by hal (double_charge): 3 credits." in story
+
+
+async def test_a_refund_of_usage_is_told_with_its_reason_and_entries(store: Store) -> None:
+    await acts.set_balance(store, ADA, 10 * CREDIT, **by("grace"))
+    await Ledger(store).usage(user="ada", units=4, usage_id="u1")
+    await acts.refund(store, usage_id="u1", reason="double_charge", **by("grace"))
+    usage, story = await told(store, "u1")
+    assert [(e["kind"], e["amount"]) for e in usage["entries"]] == [("usage", -4), ("refund", 4)]
+    assert (usage["refund"]["reason"], usage["left"]) == ("double_charge", 0)
+    assert "by grace (double_charge): 4 credits went back" in story
+
+
+async def test_usage_that_was_priced_late_is_refunded_and_told(store: Store) -> None:
+    ledger = Ledger(store)
+    await ledger.usage("p1", user="ada", phase="foo", units=4, usage_id="u1")
+    usage, story = await told(store, "u1")
+    assert usage["units"] == 4
+    assert "arrived: 4 units of foo." in story
+    await apply_prices(store, {"phases": {"foo": {"per": "item", "credits": 2}}}, None, by="x")
+    await charge_unpriced(store)
+    await acts.refund(store, usage_id="u1", **by("grace"))
+    found = await explain(store, "p1")
+    assert found
+    assert [found["pipeline"]["usage"][n] for n in ("cost", "refunded", "left")] == [8, 8, 0]
+    assert found["pipeline"]["refunds"][0]["usage_id"] == "u1"
+
+
+async def test_a_pipeline_of_a_member_counts_what_the_org_paid_once(store: Store) -> None:
+    await acts.set_balance(store, ORG, 100 * CREDIT, **by("grace"))
+    await acts.set_policy(store, ORG, "allocated", **by("grace"))
+    await acts.allocate(store, ORG, ADA, 90 * CREDIT, **by("grace"))
+    ledger = Ledger(store)
+    assert initiated(await ledger.request("p1", user="ada", org="acme"))
+    await ledger.usage("p1", user="ada", org="acme", units=5, usage_id="u1")
+    await acts.refund(store, usage_id="u1", **by("grace"))
+    found = await explain(store, "p1")
+    assert found
+    sums = [found["pipeline"]["usage"][n] for n in ("events", "cost", "refunded", "left")]
+    assert sums == [1, 5, 5, 0]
+    back = [e for e in found["pipeline"]["entries"] if e["kind"] == "refund"]
+    assert len(back) == 2, "the org's and the member's"

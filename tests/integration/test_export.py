@@ -10,11 +10,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.helpers.acting import by
 from tests.helpers.commands import Commands
 from tests.helpers.history import everything
 from tests.helpers.ledger import Ledger
 from tests.helpers.servers import Stack
 
+from faregate.ledger import acts
 from faregate.ledger.erase import erase
 from faregate.ledger.export import COLUMNS, Wanted, decimal, export, safe
 
@@ -75,6 +77,15 @@ async def test_grants_times_and_amounts_can_be_read_back_exactly(ledger: Ledger)
     assert datetime.fromisoformat(charged["at"]) == await ledger.store.pool.fetchval(
         "SELECT max(at) FROM entries"
     )
+
+
+async def test_a_refund_names_the_charge_that_it_gave_back(ledger: Ledger) -> None:
+    await ledger.set_balance("user:bea", 9)
+    await ledger.usage("p1", user="bea", units=2, usage_id="u1")
+    await acts.refund(ledger.store, usage_id="u1", **by())
+    _, charged, refund = await exported(ledger)
+    assert [refund[n] for n in ("usage_id", "pipeline_id")] == ["u1", "p1"]
+    assert (refund["charge_id"], charged["charge_id"]) == (charged["outcome_id"], "")
 
 
 async def test_a_period_takes_its_start_and_not_its_end(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.helpers.acting import by, refused, sound
 from tests.helpers.ledger import Ledger, initiated
@@ -15,6 +16,7 @@ from tests.helpers.stores import several_stores
 from faregate.consumers.sweeper import charge_unpriced
 from faregate.ledger import acts, reading
 from faregate.ledger.acts import Done
+from faregate.ledger.erase import erase
 from faregate.ledger.pricing import apply_prices
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.reading_orgs import members
@@ -49,6 +51,26 @@ async def test_a_refund_restores_the_grants_that_paid(store: Store) -> None:
     assert (entry["kind"], entry["amount"], entry["reason"]) == ("refund", 7, "double_charge")
     assert entry["grants"] == [{"number": 1, "amount": 3}, {"number": 2, "amount": 4}]
     await sound(store)
+
+
+async def test_history_ties_a_refund_to_its_charge_until_somebody_is_erased(
+    store: Store, owner: asyncpg.Connection
+) -> None:
+    await acts.set_balance(store, ADA, 10 * CREDIT, **by())
+    await Ledger(store).usage("p1", user="ada", units=3, usage_id="u1")
+    done = await acts.refund(store, usage_id="u1", **by())
+    refund, charge, _ = await reading.history(store, ADA, 3)
+    assert [refund[n] for n in ("kind", "usage_id", "pipeline_id")] == ["refund", "u1", "p1"]
+    assert refund["charge_id"] == done.body["of"]
+    assert "charge_id" not in charge
+    await erase(owner, store.keys, ADA, by="root", force=True)
+    rows = await store.pool.fetch(
+        "SELECT e.*, r.pipeline_id, r.usage_id, r.correlation_id "
+        "FROM entries e LEFT JOIN refs r ON r.outcome_id = e.outcome_id WHERE e.kind = 'refund'"
+    )
+    (refund,) = await reading.entries(store, rows)
+    assert refund["charge_id"] == done.body["of"]
+    assert not {"usage_id", "pipeline_id"} & set(refund)
 
 
 async def test_a_refund_is_asked_for_once_by_twenty_with_different_keys(

@@ -114,6 +114,18 @@ async def test_amounts_have_six_decimals_at_most_and_sum_up(
     assert scales <= 6
 
 
+async def test_a_refund_names_the_charge_that_it_gave_back(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    await ledger.set_balance("user:bea", 9)
+    await ledger.usage("p1", user="bea", units=2, usage_id="u1")
+    await acts.refund(ledger.store, usage_id="u1", **by())
+    _, charged, refund = await reader.fetch("SELECT * FROM credit_transactions ORDER BY id")
+    assert (refund["transaction_type"], refund["usage_id"]) == ("refund", "u1")
+    assert refund["pipeline_id"] == "p1"
+    assert (refund["charge_id"], charged["charge_id"]) == (charged["outcome_id"], None)
+
+
 async def test_an_organization_its_members_and_what_is_left(
     ledger: Ledger, reader: asyncpg.Connection
 ) -> None:

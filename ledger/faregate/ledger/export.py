@@ -56,6 +56,7 @@ COLUMNS = (
     "correlation_id",
     "outcome_id",
     "hash",
+    "charge_id",
 )
 
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "'")

@@ -287,12 +287,15 @@ WHERE s.account_id = ANY ($1::bigint[]);
 
 -- name: export_entries
 -- $1 account or NULL, $2 and $3 times or NULL, $4 whether to give allocations too. In the order of
--- ids: that in which transactions took their locks, the same each time.
+-- ids: that in which transactions took their locks, the same each time. A refund names the charge
+-- that it gave back: its outcome, and what callers named it.
 SELECT e.id, e.account_id, subject_of(e.account_id, s.subject) AS account, e.sequence, e.at, e.kind,
        e.amount, e.held_delta, e.debt_delta, e.balance, e.held, e.debt,
        subject_of(coalesce(e.user_id, m.user_id), u.subject) AS user,
        subject_of(coalesce(e.org_id, m.org_id), o.subject) AS org,
-       r.pipeline_id, r.usage_id, e.hold_id, e.phase, e.provider, e.model, e.units, e.input_tokens,
+       coalesce(r.pipeline_id, f.pipeline_id) AS pipeline_id,
+       coalesce(r.usage_id, f.usage_id) AS usage_id, f.charge_id,
+       e.hold_id, e.phase, e.provider, e.model, e.units, e.input_tokens,
        e.output_tokens, e.byok, e.occurred_at, e.price_version, e.tier, e.reason, e.grants,
        e.priority, e.expires_at, e.alert, r.event_id, r.correlation_id, e.outcome_id, e.hash
 FROM entries e
@@ -301,6 +304,11 @@ LEFT JOIN subjects s ON s.account_id = e.account_id
 LEFT JOIN subjects u ON u.account_id = coalesce(e.user_id, m.user_id)
 LEFT JOIN subjects o ON o.account_id = coalesce(e.org_id, m.org_id)
 LEFT JOIN refs r ON r.outcome_id = e.outcome_id
+LEFT JOIN (
+    SELECT o.id, (o.body ->> 'of')::bigint AS charge_id, c.pipeline_id, c.usage_id
+    FROM outcomes o LEFT JOIN refs c ON c.outcome_id = (o.body ->> 'of')::bigint
+    WHERE o.command = 'refund'
+) f ON f.id = e.outcome_id AND e.kind = 'refund'
 WHERE ($1::bigint IS NULL OR e.account_id = $1)
   AND ($2::timestamptz IS NULL OR e.at >= $2) AND ($3::timestamptz IS NULL OR e.at < $3)
   AND ($4::boolean OR m.account_id IS NULL)

@@ -173,10 +173,27 @@ async def span(
 
 
 async def entries(store: Store, rows: Sequence[asyncpg.Record]) -> list[Value]:
-    """Write rows of `entries` (joined with refs) as JSON-ready values; amounts in credits."""
+    """Write rows of `entries` (joined with refs) as JSON-ready values; amounts in credits.
+
+    A refund has the `usage_id` and `pipeline_id` of the charge that it gave back, and its outcome
+    as `charge_id`.
+    """
     ids = {r[n] for r in rows for n in ("account_id", "user_id", "org_id") if r[n] is not None}
     subjects = await store.names.subjects(ids)
-    return [_entry(row, subjects) for row in rows]
+    values = [_entry(row, subjects) for row in rows]
+    refunds = {r["outcome_id"] for r in rows if r["kind"] == "refund"}
+    if refunds:
+        found = await store.pool.fetch(READING["charges_of_refunds"], list(refunds))
+        charges = {r["id"]: r for r in found}
+        for row, value in zip(rows, values, strict=True):
+            if row["kind"] == "refund" and row["outcome_id"] in charges:
+                value.update(_charge(charges[row["outcome_id"]]))
+    return values
+
+
+def _charge(row: asyncpg.Record) -> Value:
+    names = ("charge_id", "usage_id", "pipeline_id")
+    return {name: row[name] for name in names if row[name] is not None}
 
 
 def _entry(row: asyncpg.Record, subjects: Mapping[int, str]) -> Value:

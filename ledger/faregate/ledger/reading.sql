@@ -153,10 +153,25 @@ SELECT id, at, actor, action, result, account_id, outcome_id, metadata FROM audi
 WHERE ($1::bigint IS NULL OR account_id = $1) AND id < $2
 ORDER BY id DESC LIMIT $3;
 
--- name: refund_of
--- $1 the usage key that the refund of a charge has.
-SELECT o.id, o.at, o.body, a.actor FROM outcomes o LEFT JOIN audit a ON a.outcome_id = o.id
-WHERE o.usage_key = $1;
+-- name: refunds_of
+-- $1 the usage keys that refunds of charges have: who asked for them, and what it was charged for.
+SELECT o.id, o.at, a.actor, (o.body ->> 'of')::bigint AS charge_id,
+       (o.body ->> 'amount')::bigint AS amount, c.usage_id
+FROM outcomes o
+LEFT JOIN audit a ON a.outcome_id = o.id
+LEFT JOIN refs c ON c.outcome_id = (o.body ->> 'of')::bigint
+WHERE o.usage_key = ANY ($1::uuid[])
+ORDER BY o.id;
+
+-- name: unpriced_usage
+-- Usage that waits for a price, by its outcome ($1).
+SELECT units, provider, input_tokens, output_tokens FROM unpriced WHERE outcome_id = $1;
+
+-- name: charges_of_refunds
+-- What refunds ($1, outcomes) gave back: the outcome of the charge, and what callers named it.
+SELECT o.id, (o.body ->> 'of')::bigint AS charge_id, c.usage_id, c.pipeline_id
+FROM outcomes o LEFT JOIN refs c ON c.outcome_id = (o.body ->> 'of')::bigint
+WHERE o.id = ANY ($1::bigint[]) AND o.command = 'refund';
 
 -- name: lock_increment
 -- Also the lock that lets one version of the price book follow another.

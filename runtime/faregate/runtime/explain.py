@@ -23,9 +23,8 @@ from faregate.ledger.pricing import price_books
 from faregate.ledger.queries import SQL
 from faregate.ledger.reading import entries as read_entries
 from faregate.ledger.store import Store
-from faregate.ledger.write import TX_BITS
 from faregate.runtime.computed import priced_phases
-from faregate.runtime.explain_charge import charge_facts
+from faregate.runtime.explain_charge import charge_facts, entries_of, refunds
 
 Value = dict[str, Any]
 
@@ -50,23 +49,28 @@ async def _pipeline(
     outcomes = await connection.fetch(SQL["outcomes_of_pipeline"], pipeline_id)
     if row is None and not outcomes:
         return None
-    entries = await _entries_of(connection, outcomes)
+    entries = await entries_of(connection, outcomes)
     if row and row["hold_id"]:
-        held = await connection.fetch(
+        entries += await connection.fetch(
             SQL["entries_of_hold"], row["payer_id"], row["hold_id"], row["outcome_id"]
         )
-        entries = sorted({e["id"]: e for e in [*entries, *held]}.values(), key=lambda e: e["id"])
+    charges = {e["outcome_id"] for e in entries if e["kind"] == "usage"}
+    keys = [o["event_key"] for o in outcomes if o["id"] in charges]
+    refunded, back = await refunds(store, connection, keys)
+    unique = sorted({e["id"]: e for e in [*entries, *back]}.values(), key=lambda e: e["id"])
     requests = [o for o in outcomes if o["command"] == "request"]
-    readable = await read_entries(store, entries)
+    readable = await read_entries(store, unique)
+    own = [e for e in readable if not e["account"].startswith("member:")]
     return {
         "pipeline_id": pipeline_id,
         "decisions": [await _decision(store, connection, books, o) for o in requests],
         "hold": await _hold(store, row),
         "progress": [_progress(o) for o in outcomes if o["command"] in _PROGRESS],
-        "usage": _usage_sums(outcomes, readable),
+        "usage": _usage_sums(outcomes, own, refunded),
+        "refunds": refunded,
         "released": [
             {"at": e["at"], "credits": -e["held_delta"], "reason": e.get("reason")}
-            for e in readable
+            for e in own
             if e["kind"] == "release"
         ],
         "entries": readable,
@@ -79,16 +83,6 @@ _PROGRESS = ("phase_completed", "finished")
 def _progress(outcome: asyncpg.Record) -> Value:
     body = json.loads(outcome["body"]) if outcome["body"] else {}
     return {"at": outcome["at"].isoformat(), "what": outcome["command"], **body}
-
-
-async def _entries_of(
-    connection: asyncpg.Connection, outcomes: Sequence[asyncpg.Record]
-) -> list[asyncpg.Record]:
-    if not outcomes:
-        return []
-    ids = [o["id"] for o in outcomes]
-    first, end = min(ids) >> TX_BITS << TX_BITS, (max(ids) >> TX_BITS) + 1 << TX_BITS
-    return list(await connection.fetch(SQL["entries_of_outcomes"], ids, first, end))
 
 
 async def _decision(
@@ -184,14 +178,23 @@ async def _hold(store: Store, row: asyncpg.Record | None) -> Value | None:
     }
 
 
-def _usage_sums(outcomes: Sequence[asyncpg.Record], entries: Sequence[Value]) -> Value:
+def _usage_sums(
+    outcomes: Sequence[asyncpg.Record], entries: Sequence[Value], refunded: Sequence[Value]
+) -> Value:
+    """Sum up what usage cost its payers, and what of that is `left` charged after refunds."""
     used = [e for e in entries if e["kind"] == "usage"]
+    cost, back = (
+        _sum(-e["amount"] + e["debt_delta"] for e in used),
+        [r["credits"] for r in refunded],
+    )
     return {
         "events": len(used),
-        "cost": _sum(-e["amount"] + e["debt_delta"] for e in used),
+        "cost": cost,
         "from_hold": _sum(-e["held_delta"] for e in used),
         "from_balance": _sum(-e["amount"] + e["held_delta"] for e in used),
         "debt": _sum(e["debt_delta"] for e in used),
+        "refunded": _sum(back),
+        "left": _sum([cost, -_sum(back)]),
         "unpriced": sum(o["result"] == "unpriced" for o in outcomes)
         - sum(o["command"] == "charge_unpriced" for o in outcomes),
     }
@@ -200,6 +203,9 @@ def _usage_sums(outcomes: Sequence[asyncpg.Record], entries: Sequence[Value]) ->
 def _sum(amounts: Any) -> int | float:
     total = round(sum(amounts), 6)
     return int(total) if total == int(total) else total
+
+
+_WAITING = ("units", "provider", "input_tokens", "output_tokens")
 
 
 async def _usages(
@@ -230,11 +236,15 @@ async def _usage(
         charge = UUID(store.keys.late_charge(row["event_key"].bytes))
         late = await connection.fetchrow(SQL["outcomes_of_keys"], [charge], [])
         outcomes += [late] if late else []
-    rows = await _entries_of(connection, outcomes)
-    readable = await read_entries(store, rows)
+    rows = await entries_of(connection, outcomes)
+    refunded, back = await refunds(store, connection, [(late or row)["event_key"]])
+    readable = await read_entries(store, [*rows, *back])
     paid = [e for e in readable if e["kind"] == "usage"]
     used = next((e for e in paid if not e["account"].startswith("member:")), None)
     body = json.loads(row["body"]) if row["body"] else {}
+    if row["result"] == "unpriced" and late is None:
+        waiting = await connection.fetchrow(READING["unpriced_usage"], row["id"])
+        body |= {n: waiting[n] for n in _WAITING} if waiting else {}
     value: Value = {
         "usage_id": usage_id,
         "source": source,
@@ -248,14 +258,17 @@ async def _usage(
     for name in ("phase", "units", "provider", "model", "input_tokens", "output_tokens", "byok"):
         value[name] = (used or body).get(name)
     if used:
+        cost = _sum([-used["amount"], used["debt_delta"]])
         value |= {
             "payer": used["account"],
             "price_version": used.get("price_version"),
-            "cost": _sum([-used["amount"], used["debt_delta"]]),
+            "cost": cost,
             "from_hold": -used["held_delta"],
             "from_balance": _sum([-used["amount"], used["held_delta"]]),
             "debt": used["debt_delta"],
             "hold_id": used.get("hold_id"),
-            **await charge_facts(store, connection, books, late or row, rows),
+            **await charge_facts(store, connection, books, rows),
+            "refund": refunded[0] if refunded else None,
+            "left": _sum([cost, *(-r["credits"] for r in refunded)]),
         }
     return value | {"entries": readable}

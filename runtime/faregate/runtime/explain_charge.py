@@ -1,9 +1,8 @@
-"""What else there is to say about a charge: which grants paid, by which prices, was it refunded."""
+"""What else there is to say about charges: which grants paid, by which prices, what was refunded."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -13,7 +12,9 @@ from faregate.events.amounts import MICRO, to_credits
 from faregate.ledger.acts_refunds import refund_key
 from faregate.ledger.acts_sending import READING
 from faregate.ledger.core import Books
+from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store
+from faregate.ledger.write import TX_BITS
 
 Value = dict[str, Any]
 
@@ -22,10 +23,9 @@ async def charge_facts(
     store: Store,
     connection: asyncpg.Connection,
     books: Books,
-    outcome: asyncpg.Record,
     rows: Sequence[asyncpg.Record],
 ) -> Value:
-    """Say of the charge that is `outcome`, with its entries `rows`, what its payers paid with."""
+    """Say of a charge, by its entries `rows`, what its payers paid with."""
     usage = [r for r in rows if r["kind"] == "usage"]
     subjects = await store.names.subjects({r["account_id"] for r in usage}, connection)
     value: Value = {"grants": [], "allocation": None, "tier": None, "increment": None}
@@ -39,7 +39,7 @@ async def charge_facts(
         value["grants"] = await _grants(connection, row)
         value["tier"] = row["tier"]
         value["increment"] = _increment(books, row)
-    return value | {"refund": await _refund(store, connection, outcome)}
+    return value
 
 
 async def _grants(connection: asyncpg.Connection, row: asyncpg.Record) -> list[Value]:
@@ -72,15 +72,33 @@ def _increment(books: Books, row: asyncpg.Record) -> float | None:
     return book.increment / MICRO if price and price.kind == "vendor" else None
 
 
-async def _refund(
-    store: Store, connection: asyncpg.Connection, outcome: asyncpg.Record
-) -> Value | None:
-    key = UUID(refund_key(store, outcome["event_key"].bytes))
-    row = await connection.fetchrow(READING["refund_of"], key)
-    if row is None:
-        return None
-    return {
-        "at": row["at"].isoformat(),
-        "credits": to_credits(json.loads(row["body"])["amount"]),
-        "by": row["actor"],
-    }
+async def refunds(
+    store: Store, connection: asyncpg.Connection, event_keys: Collection[UUID]
+) -> tuple[list[Value], list[asyncpg.Record]]:
+    """Find what of charges, named by their event keys, was given back, and the entries of that."""
+    keys = [UUID(refund_key(store, key.bytes)) for key in event_keys]
+    found = await connection.fetch(READING["refunds_of"], keys)
+    entries = await entries_of(connection, found)
+    reasons = {e["outcome_id"]: e["reason"] for e in entries if e["kind"] == "refund"}
+    return [
+        {
+            "at": row["at"].isoformat(),
+            "credits": to_credits(row["amount"]),
+            "by": row["actor"],
+            "reason": reasons.get(row["id"]),
+            "usage_id": row["usage_id"],
+            "charge_id": row["charge_id"],
+        }
+        for row in found
+    ], entries
+
+
+async def entries_of(
+    connection: asyncpg.Connection, outcomes: Sequence[asyncpg.Record]
+) -> list[asyncpg.Record]:
+    """Read the entries of outcomes, in the order they were written."""
+    if not outcomes:
+        return []
+    ids = [o["id"] for o in outcomes]
+    first, end = min(ids) >> TX_BITS << TX_BITS, (max(ids) >> TX_BITS) + 1 << TX_BITS
+    return list(await connection.fetch(SQL["entries_of_outcomes"], ids, first, end))

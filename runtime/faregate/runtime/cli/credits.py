@@ -181,9 +181,15 @@ def _render_history(subject: str, entries: list[dict[str, Any]], before: int | N
             e["kind"],
             *(_change(e[name]) for name in ("amount", "held_delta", "debt_delta")),
             plain(e["balance"]),
-            " ".join(filter(None, (e.get("phase"), e.get("usage_id") or e.get("pipeline_id")))),
+            _what(e),
         )
     out.print(shown)
+
+
+def _what(entry: dict[str, Any]) -> str:
+    """Say what an entry was for: a phase, the usage or pipeline it came from, and why."""
+    of = entry.get("usage_id") or entry.get("pipeline_id")
+    return " ".join(str(v) for v in (entry.get("phase"), of, entry.get("reason")) if v)
 
 
 def _change(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from faregate.runtime.cli.base import counted, moment
-from faregate.runtime.cli.story_charge import tell_charge
+from faregate.runtime.cli.story_charge import tell_charge, tell_refunds
 
 Value = Mapping[str, Any]
 
@@ -39,6 +39,7 @@ def _pipeline(pipeline: Value) -> Iterator[str]:
     for step in pipeline["progress"]:
         yield _progress(step)
     yield from _spent(pipeline["usage"])
+    yield from tell_refunds(pipeline["usage"], pipeline["refunds"])
     for release in pipeline["released"]:
         why = _RELEASED.get(release["reason"], release["reason"])
         yield f"{moment(release['at'])}: {_cr(release['credits'])} were released: {why}."

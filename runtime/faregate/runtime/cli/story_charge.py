@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from faregate.runtime.cli.base import counted, moment
 from faregate.runtime.wording import plain
 
 Value = Mapping[str, Any]
+
+_SHOWN = 20
 
 
 def tell_charge(usage: Value) -> Iterator[str]:
@@ -27,8 +29,35 @@ def tell_charge(usage: Value) -> Iterator[str]:
         )
     refund = usage["refund"]
     if refund:
-        by = f" by {refund['by']}" if refund["by"] else ""
-        yield f"  It was refunded at {moment(refund['at'])}{by}: {counted(refund['credits'], 'credit')}."
+        amount = counted(refund["credits"], "credit")
+        left = plain(usage["left"]) if usage["left"] else "nothing"
+        yield (
+            f"  It was refunded at {moment(refund['at'])}{_asked(refund)}: {amount} went back, so "
+            f"{left} of it is left charged."
+        )
+
+
+def tell_refunds(usage: Value, refunds: Sequence[Value]) -> Iterator[str]:
+    """Say what of a pipeline's usage was given back: first the sums, then each refund."""
+    if not refunds:
+        return
+    many = counted(len(refunds), "of them was refunded", "of them were refunded")
+    yield (
+        f"{many}, {counted(usage['refunded'], 'credit')}, so {counted(usage['left'], 'credit')} "
+        "of what was charged is left charged."
+    )
+    for refund in refunds[:_SHOWN]:
+        named = refund["usage_id"] or f"charge {refund['charge_id']} (its name was erased)"
+        amount = counted(refund["credits"], "credit")
+        yield f"  {moment(refund['at'])}: {named} was refunded{_asked(refund)}: {amount}."
+    if len(refunds) > _SHOWN:
+        yield f"  And {len(refunds) - _SHOWN:,} more: --json lists them all."
+
+
+def _asked(refund: Value) -> str:
+    """Say who asked for a refund, and why."""
+    by = f" by {refund['by']}" if refund["by"] else ""
+    return by + (f" ({refund['reason']})" if refund["reason"] else "")
 
 
 def _grant(grant: Value) -> str:
