@@ -10,14 +10,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from faregate.events.amounts import parse_credits
 from faregate.events.fields import parse_time
@@ -25,6 +24,7 @@ from faregate.ledger.database import make_pool
 from faregate.ledger.store import Store, open_store
 from faregate.runtime import servers
 from faregate.runtime.cli.exits import MISSING, NO, USAGE, BadUsage, Refused
+from faregate.runtime.cli.tables import table
 from faregate.runtime.settings import Settings, load
 from faregate.runtime.wording import counted, meant
 
@@ -56,19 +56,6 @@ def show(value: Any, *, as_json: bool, render: Callable[[], None]) -> None:
         sys.stdout.flush()
     else:
         render()
-
-
-def table(
-    columns: Iterable[str], *, right: Iterable[str] = (), whole: Iterable[str] = ("at",)
-) -> Table:
-    """Make a plain table: `right` columns are set to the right, `whole` ones never wrapped."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        numeric = name in right
-        keep = numeric or name in whole
-        justify: Literal["left", "right"] = "right" if numeric else "left"
-        made.add_column(name, justify=justify, no_wrap=keep, overflow="fold")
-    return made
 
 
 def moment(value: datetime | str | None) -> str:

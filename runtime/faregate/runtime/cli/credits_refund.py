@@ -119,7 +119,7 @@ def _render_grants(subject: str, found: list[dict[str, Any]]) -> None:
         return
     numbers = ("no.", "amount", "left", "held", "priority")
     columns = ("no.", "kind", "amount", "left", "held", "priority", "expires", "state", "from")
-    shown = table((*columns, "by", "notes"), right=numbers, whole=("expires",))
+    shown = table((*columns, "by, notes"), right=numbers)
     for g in found:
         shown.add_row(
             str(g["number"]),
@@ -127,9 +127,8 @@ def _render_grants(subject: str, found: list[dict[str, Any]]) -> None:
             *(plain(g[n]) for n in ("amount", "remaining", "held", "priority")),
             moment(g["expires_at"]) or "never",
             g["state"],
-            g["source"] or "",
-            g["allocated_by"] or "",
-            g["notes"] or "",
+            g["source"] if g["source"] and g["source"] != g["kind"] else "",
+            ", ".join(filter(None, (g["allocated_by"], g["notes"]))),
         )
     out.print(shown)
 

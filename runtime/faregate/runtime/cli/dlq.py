@@ -109,7 +109,7 @@ def _render_list(shown: list[Letter], total: int) -> None:
     if not shown:
         out.print("no dead letters")
         return
-    rows = table(("id", "at", "tried", "why"), right=("tried",), whole=("id", "at"))
+    rows = table(("id", "at", "tried", "why"), right=("tried",))
     for x in shown:
         rows.add_row(x.id, moment(x.at), str(x.attempts), f"{x.error}: {x.message}")
     out.print(rows, markup=False)

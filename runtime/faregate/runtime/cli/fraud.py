@@ -56,7 +56,8 @@ def _render(cases: list[dict[str, Any]]) -> None:
     if not cases:
         out.print("Nothing is suspicious that was not reviewed.")
         return
-    shown = table(("case", "since", "rule", "about", "count", "users", "review"), right=("count",))
+    columns = ("case", "since", "rule", "about", "count", "users", "review")
+    shown = table(columns, right=("count",), folds="users")
     for case in cases:
         users = ", ".join(case["users"][:_USERS_SHOWN])
         more = case["count"] - min(len(case["users"]), _USERS_SHOWN)

@@ -259,7 +259,7 @@ def _render_usage(found: Value) -> None:
     names = {"member": "user_id", "model": "model", "phase": "phase", "day": "day"}
     groups = [names[g] for g in found["group_by"]]
     numbers = ("events", "charged", "refunded", "net")
-    shown = table((*groups, *numbers), right=numbers, whole=("day",))
+    shown = table((*groups, *numbers), right=numbers)
     for row in found["rows"]:
         shown.add_row(*(str(row[g] or "-") for g in groups), *(plain(row[n]) for n in numbers))
     total = ["total", *[""] * (len(groups) - 1)] if groups else []

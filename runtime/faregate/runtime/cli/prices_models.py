@@ -93,7 +93,7 @@ def render_models(found: Mapping[str, Any]) -> None:
     """Print models, tiers and what vendor prices rest on."""
     vendor = found["vendor"]
     if found["models"]:
-        models = table(("model", "price", "of", "active"))
+        models = table(("model", "price", "of", "active"), folds="price")
         for name, m in sorted(found["models"].items()):
             active = m.get("active", True) and _is_active(found, name)
             models.add_row(name, _priced(m), m["kind"], "yes" if active else "no")

@@ -49,7 +49,7 @@ def _render(done: Comparison) -> None:
     if done.ok:
         out.print(f"[green]EQUAL[/green]  {made}, {done.seconds:.1f} s")
         return
-    rows = table(("account", "what", "live", "rebuilt"), right=("live", "rebuilt"))
+    rows = table(("account", "what", "live", "rebuilt"), right=("live", "rebuilt"), folds="what")
     for d in done.differences:
         rows.add_row(d.account, d.what, d.live or "-", d.rebuilt or "-")
     out.print(rows)

@@ -165,7 +165,7 @@ def _render(report: Report, files: dict[str, str]) -> None:
 
 def _render_flows(report: Report) -> None:
     amounts = ("before", "after", "ledger")
-    shown = table(("flow", "status", "account", *amounts), right=amounts)
+    shown = table(("flow", "status", "account", *amounts), right=amounts, folds="account")
     for flow in report.flows:
         first = (Text(flow.name), Text(WORDS[flow.status], style=_STYLES[flow.status]))
         for label, found in _balances(flow).items() or (("", ()),):

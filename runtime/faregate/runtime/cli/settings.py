@@ -77,7 +77,7 @@ def _embedded(loaded: Settings, name: str) -> tuple[str | None, str]:
 
 
 def _render(rows: list[dict[str, Any]]) -> None:
-    shown = table(("setting", "value", "source"))
+    shown = table(("setting", "value", "source"), folds="value")
     for row in rows:
         changed = row["source"] != "default"
         value = "-" if row["value"] in (None, "", {}) else str(row["value"])

@@ -208,6 +208,7 @@ def _render_denied(found: Simulation) -> None:
     rows = table(
         ("at", "pipeline", "user", "org", "reason", "required", "available"),
         right=("required", "available"),
+        folds="pipeline",
     )
     for denial in found.denied[:_DENIED_SHOWN]:
         rows.add_row(

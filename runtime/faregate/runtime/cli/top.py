@@ -84,7 +84,7 @@ def picture(seen: dict[str, Any]) -> Group:
 
 def _accounts(accounts: list[dict[str, Any]]) -> Table:
     numbers = ("available", "held", "debt", "per minute", "per hour", "runway", "denials")
-    made = table(("account", *numbers, "last entry"), right=numbers, whole=("account",))
+    made = table(("account", *numbers, "last entry"), right=numbers)
     for account in accounts:
         burn = account["burn"]
         made.add_row(
