@@ -167,6 +167,10 @@ INSERT INTO rebuilt.allocations
 SELECT a.id, m.org_id, m.user_id, a.granted, a.granted - a.balance, a.balance - a.held, a.held
 FROM rebuilt.accounts a JOIN members m ON m.account_id = a.id;
 
+-- name: compared_accounts
+-- Also those that no entry has moved yet, and members' allocations.
+SELECT count(*) FROM accounts a FULL JOIN rebuilt.accounts r ON r.id = a.id;
+
 -- name: rebuilt_holds
 -- A hold on an org's member is there twice: the org's and the member's.
 SELECT count(DISTINCT hold_id) FROM rebuilt.holds;

@@ -52,7 +52,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was rebuilt, and in what the live tables differ."""
+    """What was rebuilt, and in what the live tables differ.
+
+    `accounts` counts all that were compared, also those without any entry; `holds` those that still
+    reserve something.
+    """
 
     entries: int
     accounts: int
@@ -92,10 +96,11 @@ async def rebuild_and_compare(
         await connection.execute(SQL["rebuild_allocations"], timeout=PATIENCE_S)
         await connection.execute(SQL["rebuild_quotas"], timeout=PATIENCE_S)
         found, total = await _compare(connection, folding)
+        accounts = await connection.fetchval(SQL["compared_accounts"], timeout=PATIENCE_S)
         holds = await connection.fetchval(SQL["rebuilt_holds"], timeout=PATIENCE_S)
     return Comparison(
         folding.entries,
-        folding.written["accounts"],
+        accounts,
         folding.written["grants"],
         holds,
         found,

@@ -250,6 +250,8 @@ FROM unpriced ORDER BY outcome_id LIMIT 20;
 
 -- name: state
 SELECT (SELECT count(*) FROM pipelines WHERE state IN ('live', 'closing')) AS live_holds,
+       (SELECT count(*) FROM pipelines
+        WHERE state IN ('live', 'closing') AND remaining = 0) AS live_holds_used_up,
        (SELECT coalesce(sum(remaining), 0)::bigint FROM pipelines
         WHERE state IN ('live', 'closing')) AS held_micro,
        (SELECT count(*) FROM accounts WHERE debt > 0) AS accounts_in_debt,

@@ -44,7 +44,7 @@ async def _rebuild(*, as_json: bool) -> None:
 def _render(done: Comparison) -> None:
     made = (
         f"{counted(done.entries, 'entry', 'entries')} make {counted(done.accounts, 'account')}, "
-        f"{counted(done.grants, 'grant')}, {counted(done.holds, 'open hold')}"
+        f"{counted(done.grants, 'grant')}, {counted(done.holds, 'hold')} with something reserved"
     )
     if done.ok:
         out.print(f"[green]EQUAL[/green]  {made}, {done.seconds:.1f} s")

@@ -92,7 +92,10 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
     """Say what is worth knowing and no drift."""
     held, debt = in_credits(notes["held_micro"]), in_credits(notes["debt_micro"])
     if notes["live_holds"]:
-        yield f"{counted(notes['live_holds'], 'live hold reserves', 'live holds reserve')} {held}"
+        used_up = notes["live_holds_used_up"]
+        empty = f"; {used_up:,} of them nothing more, all of it was used" if used_up else ""
+        holds = counted(notes["live_holds"], "live hold reserves", "live holds reserve")
+        yield f"{holds} {held}{empty}"
     if notes["accounts_in_debt"]:
         yield f"{counted(notes['accounts_in_debt'], 'account owes', 'accounts owe')} {debt}"
     if notes["outbox_waiting"]:
