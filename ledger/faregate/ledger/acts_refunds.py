@@ -46,7 +46,7 @@ async def refund(
             charge = await _charge(store, usage_id, source, entry_id, outcome_id, subject)
             command = await _command(store, charge, event_key, code("reason", reason))
         except Rejected as refused:
-            await _log(store, actor, refused)
+            await _log(store, actor, refused, subject, entry_id, outcome_id)
             raise
         try:
             return await send(store, command, Refs(via, key), actor, erasures=erasures)
@@ -75,9 +75,24 @@ async def _command(store: Store, charge: _Charge, event_key: bytes, reason: str 
     return Refund(named, charge.outcome_id, user, org, tuple(parts), reason)
 
 
-async def _log(store: Store, actor: str, refused: Rejected) -> None:
-    """Log a refund that was refused before there was anything to decide."""
-    act = audit.Act(actor, "refund", f"refused: {refused.code}")
+async def _log(
+    store: Store,
+    actor: str,
+    refused: Rejected,
+    subject: str | None,
+    entry_id: int | None,
+    outcome_id: int | None,
+) -> None:
+    """Log a refund that was refused before there was anything to decide.
+
+    Whose charge was meant, and by which number; a usage_id is no part of the log, which never
+    changes and names nobody.
+    """
+    account_id = await store.names.find(subject) if subject is not None else None
+    asked = {"entry_id": entry_id, "charge_id": outcome_id}
+    numbers = {name: number for name, number in asked.items() if number is not None}
+    result = f"refused: {refused.code}"
+    act = audit.Act(actor, "refund", result, account_id, metadata=numbers)
     async with store.pool.acquire() as connection, connection.transaction():
         now = await connection.fetchval(SQL["now"])
         await audit.append(connection, store.keys, now, [act])
