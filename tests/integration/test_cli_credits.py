@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -44,13 +45,20 @@ class Terminal:
     def used(self, **more: Any) -> None:
         """Charge usage, as the consumers would."""
 
-        async def use() -> None:
+        self._did(lambda ledger: ledger.usage(**more))
+
+    def requested(self, pipeline_id: str, **more: Any) -> None:
+        """Request a pipeline, as the consumers would."""
+        self._did(lambda ledger: ledger.request(pipeline_id, **more))
+
+    def _did(self, work: Callable[[Ledger], Awaitable[Any]]) -> None:
+        async def do() -> None:
             pool = await make_pool(self.url, name="test", size=1)
             store = await open_store(pool, Rules(provisioning="manual"))
-            await Ledger(store).usage(**more)
+            await work(Ledger(store))
             pool.terminate()
 
-        asyncio.run(use())
+        asyncio.run(do())
 
 
 @pytest.fixture
@@ -113,6 +121,56 @@ def test_history_says_why_and_what_was_refunded(here: Terminal) -> None:
     assert "1 of them was refunded, 4 credits, so 0 credits of what was charged is left" in story
     assert "u1 was refunded by " in story
     assert "double_charge" in story.partition("The entries:")[2]
+
+
+def test_a_period_that_ends_before_it_begins_is_refused_alike(here: Terminal) -> None:
+    period = ("--from", "2026-02-01", "--to", "2026-01-01")
+    for words in (
+        ("orgs", "usage", "acme"),
+        ("export", "--output", "/nonexistent/x.csv"),
+        ("prices", "simulate", "--increment", "0.01"),
+    ):
+        done = here.json(*words, *period, code=2)
+        assert done["error"] == "usage"
+        assert done["message"] == "--to 2026-01-01 is not after --from 2026-02-01"
+        assert "swap them" in done["fix"]
+    here.json("orgs", "usage", "acme", "--from", "2026-01-01", "--to", "2026-01-01", code=2)
+    here.json("orgs", "usage", "acme", "--from", "2026-01-01", "--to", "2026-01-02")
+
+
+def test_what_is_still_to_come_is_not_answered(here: Terminal) -> None:
+    here.json("credits", "grant", "org:acme", "5", "--expires-in-days", "1")
+    for what in ("balance", "grants"):
+        done = here.json("credits", what, "org:acme", "--at", "2990-01-01", code=2)
+        assert (done["error"], "still to come" in done["message"]) == ("usage", True)
+    now = datetime.now(UTC).isoformat()
+    assert here.json("credits", "balance", "org:acme", "--at", now)["available"] == 5
+
+
+def test_the_balance_of_a_name_that_nobody_used_says_so_beside_it(here: Terminal) -> None:
+    here.json("credits", "grant", "org:nobody", "5")
+    assert here.run("credits", "balance", "org:nobody").stderr == ""
+    done = here.run("credits", "balance", "org:nobdy", "--json")
+    assert json.loads(done.stdout)["balance"] == 0
+    said = "org:nobdy has no entries: nobody has granted or used its credits"
+    assert done.stderr.strip() == said
+    assert here.run("credits", "history", "org:nobdy").stdout.strip() == said
+
+
+def test_verify_and_rebuild_count_alike(here: Terminal) -> None:
+    here.json("credits", "set", "org:acme", "100")
+    here.json("orgs", "allocate", "acme", "ada", "60")
+    here.requested("p1", user="ada", org="acme")
+    here.requested("p2", user="bob", org="acme", items=2)
+    here.used(pipeline_id="p2", user="bob", org="acme", units=20)
+    proof = here.json("verify", "--without-checkpoints")
+    made = here.json("rebuild")
+    assert made["accounts"] == proof["accounts"]
+    empty = proof["notes"]["live_holds_used_up"]
+    assert (proof["notes"]["live_holds"], empty, made["holds"]) == (2, 1, 1)
+    note = "2 live holds reserve 45 credits; 1 of them nothing more, all of it was used"
+    assert note in here.run("verify", "--without-checkpoints").stdout
+    assert "1 hold with something reserved" in here.run("rebuild").stdout
 
 
 def test_tier_quota_alerts_and_milestones_are_shown_and_set(here: Terminal) -> None:

@@ -73,6 +73,18 @@ async def test_history_ties_a_refund_to_its_charge_until_somebody_is_erased(
     assert not {"usage_id", "pipeline_id"} & set(refund)
 
 
+async def test_a_refused_refund_is_logged_with_what_was_asked(store: Store) -> None:
+    await acts.set_balance(store, ADA, 10 * CREDIT, **by())
+    asked = acts.refund(store, entry_id=12345, subject=ADA, **by())
+    assert await refused(asked) == "unknown_charge"
+    asked = acts.refund(store, usage_id="of somebody", subject="user:nobody", **by())
+    assert await refused(asked) == "unknown_charge"
+    unknown, known, _ = await audit(store)
+    assert (known["account"], known["metadata"]) == (ADA, {"entry_id": 12345})
+    assert (unknown["account"], unknown["metadata"]) == (None, {})
+    await sound(store)
+
+
 async def test_a_refund_is_asked_for_once_by_twenty_with_different_keys(
     database_url: str,
 ) -> None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from faregate.events.amounts import parse_credits
 from faregate.events.fields import parse_time
 from faregate.ledger.database import make_pool
+from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
 from faregate.runtime import servers
 from faregate.runtime.cli.exits import MISSING, NO, USAGE, BadUsage, Refused
@@ -98,6 +99,23 @@ def time_argument(text: str | None, option: str) -> datetime | None:
         raise BadUsage(f"{option} {text!r} is not a time: write {example}") from None
 
 
+def period_argument(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """Read the times of --from and --to; a period that nothing can be in is refused."""
+    since, until = time_argument(start, "--from"), time_argument(end, "--to")
+    if since and until and until <= since:
+        fix = "swap them, or give a --to that is later: --from is in the period, --to is not"
+        raise BadUsage(f"--to {end} is not after --from {start}", fix)
+    return since, until
+
+
+async def over(store: Store, at: datetime | None) -> datetime | None:
+    """Give the time of --at back, unless it is still to come by the database's clock."""
+    if at is not None and at > await store.pool.fetchval(SQL["now"]):
+        message = f"--at {at.isoformat()} is still to come: nobody knows what will be there then"
+        raise BadUsage(message, "give a time that is over, or leave --at out for what is there now")
+    return at
+
+
 @asynccontextmanager
 async def ledger(name: str = "cli") -> AsyncIterator[tuple[Store, Settings]]:
     """Open the ledger in force for one command; Kafka is not needed."""
@@ -138,6 +156,8 @@ __all__ = [
     "moment",
     "new_app",
     "out",
+    "over",
+    "period_argument",
     "run_async",
     "show",
     "subject_argument",

@@ -14,12 +14,14 @@ from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
     amount_argument,
+    err,
     examples,
     ledger,
     meant,
     moment,
     new_app,
     out,
+    over,
     run_async,
     show,
     subject_argument,
@@ -42,6 +44,7 @@ Target = Annotated[str, typer.Argument(metavar="BALANCE", help=_CREDITS)]
 
 KINDS = ("purchase", "bonus")
 
+_NOBODY = "nobody has granted or used its credits"
 NEGATIVE = {"ignore_unknown_options": True}
 """So that -5 is read as an amount, and refused as one."""
 
@@ -133,8 +136,11 @@ def balance(
 
 async def _balance(subject: str, at: datetime | None, *, as_json: bool) -> None:
     async with ledger() as (store, _):
-        found = await reading.account(store, subject, at)
+        found = await reading.account(store, subject, await over(store, at))
+        entries = await reading.history(store, subject, 1)
     show(found, as_json=as_json, render=lambda: _render_account(found))
+    if not entries:
+        err.print(f"{subject} has no entries: {_NOBODY}", markup=False)
 
 
 def _render_account(account: dict[str, Any]) -> None:
@@ -169,7 +175,7 @@ async def _history(subject: str, limit: int, before: int | None, *, as_json: boo
 
 def _render_history(subject: str, entries: list[dict[str, Any]], before: int | None) -> None:
     if not entries:
-        why = f" before sequence {before}" if before else ": nobody has granted or used its credits"
+        why = f" before sequence {before}" if before else f": {_NOBODY}"
         out.print(f"{subject} has no entries{why}", markup=False)
         return
     numbers = ("seq", "amount", "held", "debt", "balance")

@@ -18,6 +18,7 @@ from faregate.runtime.cli.base import (
     ledger,
     moment,
     out,
+    over,
     run_async,
     show,
     subject_argument,
@@ -109,7 +110,7 @@ def grants_(
 
 async def _grants(subject: str, at: Any, *, as_json: bool) -> None:
     async with ledger() as (store, _):
-        found = reading.burn_order(await reading.grants(store, subject, at))
+        found = reading.burn_order(await reading.grants(store, subject, await over(store, at)))
     show(found, as_json=as_json, render=lambda: _render_grants(subject, found))
 
 

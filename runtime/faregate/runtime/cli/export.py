@@ -25,10 +25,10 @@ from faregate.runtime.cli.base import (
     examples,
     ledger,
     new_app,
+    period_argument,
     run_async,
     show,
     subject_argument,
-    time_argument,
 )
 from faregate.runtime.cli.progress import bar
 
@@ -71,7 +71,7 @@ def export(
     del format_
     if as_json and output is None:
         raise BadUsage("--json prints what was done: say where the entries go with --output FILE")
-    times = time_argument(start, "--from"), time_argument(end, "--to")
+    times = period_argument(start, end)
     if account is not None and not account.startswith(_ERASED):
         subject_argument(account)
     wanted = Wanted(None, *times, allocations)

@@ -20,13 +20,13 @@ from faregate.runtime.cli.acting import (
 from faregate.runtime.cli.base import (
     BadUsage,
     JsonOption,
-    Refused,
     amount_argument,
     examples,
     ledger,
     meant,
     new_app,
     out,
+    period_argument,
     run_async,
     show,
     table,
@@ -243,9 +243,7 @@ def usage_(
     groups = [g for g in group_by.replace(" ", "").split(",") if g]
     for name in groups:
         _one_of("--group-by", name, GROUPS)
-    since, until = time_argument(from_, "--from"), time_argument(to, "--to")
-    if since and until and until <= since:
-        raise Refused("empty_period", "--to is not after --from", "swap them")
+    since, until = period_argument(from_, to)
     run_async(_usage(org_argument(org), groups, since, until, as_json=as_json))
 
 

@@ -26,10 +26,10 @@ from faregate.runtime.cli.base import (
     ledger,
     moment,
     out,
+    period_argument,
     run_async,
     show,
     table,
-    time_argument,
 )
 from faregate.runtime.cli.progress import bar
 
@@ -76,7 +76,7 @@ def register(app: typer.Typer, read_book: ReadBook) -> None:
         change = Change(
             None if book is None else read_book(book), _increment(increment), _margin(margin)
         )
-        times = time_argument(start, "--from"), time_argument(end, "--to")
+        times = period_argument(start, end)
         run_async(_simulate(change, *times, as_json=as_json))
 
 
