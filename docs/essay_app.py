@@ -18,24 +18,30 @@ from faregate.events import (
 
 KAFKA = os.environ["FAREGATE_KAFKA"]
 SOURCE = "/docs/essays"
+Decision = PipelineInitiatedV1 | PipelineDeniedV1
+
+# One for the whole program: a group has its place in each topic, and begins at the oldest record.
+subscriber = Subscriber(KAFKA, "essays")
+waiting: dict[str, asyncio.Future[Decision]] = {}
 
 
-async def ask(publisher: Publisher, pipeline_id: str) -> PipelineInitiatedV1 | PipelineDeniedV1:
+@subscriber.on(PipelineInitiatedV1)
+async def initiated(data: PipelineInitiatedV1, _: Event) -> None:
+    """Hand a decision to whoever waits for it."""
+    if data.pipeline_id in waiting:
+        waiting.pop(data.pipeline_id).set_result(data)
+
+
+@subscriber.on(PipelineDeniedV1)
+async def denied(data: PipelineDeniedV1, _: Event) -> None:
+    """Hand a denial to whoever waits for it."""
+    if data.pipeline_id in waiting:
+        waiting.pop(data.pipeline_id).set_result(data)
+
+
+async def ask(publisher: Publisher, pipeline_id: str) -> Decision:
     """Publish a request and wait for its decision."""
-    decided: asyncio.Future[PipelineInitiatedV1 | PipelineDeniedV1] = asyncio.Future()
-    subscriber = Subscriber(KAFKA, f"essays-{pipeline_id}")
-
-    @subscriber.on(PipelineInitiatedV1)
-    async def initiated(data: PipelineInitiatedV1, _: Event) -> None:
-        if data.pipeline_id == pipeline_id and not decided.done():
-            decided.set_result(data)
-
-    @subscriber.on(PipelineDeniedV1)
-    async def denied(data: PipelineDeniedV1, _: Event) -> None:
-        if data.pipeline_id == pipeline_id and not decided.done():
-            decided.set_result(data)
-
-    listening = asyncio.create_task(subscriber.run())
+    decided = waiting[pipeline_id] = asyncio.get_running_loop().create_future()
     await publisher.publish(
         PipelineRequestedV1(
             pipeline_id=pipeline_id,
@@ -46,10 +52,7 @@ async def ask(publisher: Publisher, pipeline_id: str) -> PipelineInitiatedV1 | P
             items=10,
         )
     )
-    decision = await asyncio.wait_for(decided, 30)
-    subscriber.stop()
-    await listening
-    return decision
+    return await asyncio.wait_for(decided, 30)
 
 
 async def report(publisher: Publisher, pipeline_id: str, comparisons: int) -> None:
@@ -80,11 +83,13 @@ async def report(publisher: Publisher, pipeline_id: str, comparisons: int) -> No
 async def main() -> None:
     """Run one pipeline."""
     pipeline_id = str(uuid4())
-    async with Publisher(KAFKA, SOURCE) as publisher:
+    async with Publisher(KAFKA, SOURCE) as publisher, asyncio.TaskGroup() as tasks:
+        tasks.create_task(subscriber.run())
         decision = await ask(publisher, pipeline_id)
         if isinstance(decision, PipelineDeniedV1):
             raise SystemExit(f"denied: {decision.reason}: {decision.message}")
         await report(publisher, pipeline_id, comparisons=45)
+        subscriber.stop()
 
 
 asyncio.run(main())

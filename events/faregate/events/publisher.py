@@ -1,5 +1,6 @@
 """Publishes events from an app: typed, keyed, and without duplicates from retried sends."""
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -10,12 +11,20 @@ from typing import Any, Self
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from faregate.events.codec import decode, encode
 from faregate.events.data import EventData
 from faregate.events.envelope import Event
-from faregate.events.topics import MAX_MESSAGE_BYTES, TOPIC_OF_TYPE, routing_subject, topic_name
+from faregate.events.topics import (
+    MAX_MESSAGE_BYTES,
+    TOPIC_OF_TYPE,
+    no_topic,
+    routing_subject,
+    topic_name,
+)
+
+_TOPIC_S = 10.0
 
 
 class PublishFailed(RuntimeError):
@@ -69,6 +78,7 @@ class Publisher:
         self._source = source
         self._prefix = prefix
         self._producer: AIOKafkaProducer | None = None
+        self._seen: set[str] = set()
 
     async def __aenter__(self) -> Self:
         """Connect; raises aiokafka's KafkaConnectionError when the cluster cannot be reached."""
@@ -114,6 +124,7 @@ class Publisher:
         """
         if self._producer is None:
             raise RuntimeError("open the publisher first: async with Publisher(...) as publisher")
+        name = _topic_of(data)
         event = Event(
             id=id or new_event_id(),
             source=self._source,
@@ -125,18 +136,39 @@ class Publisher:
             traceparent=traceparent,
             tracestate=tracestate,
         )
-        topic = topic_name(self._prefix, _topic_of(data))
+        topic = topic_name(self._prefix, name)
         value, headers = encode(event)
         _require_fits(value)
         decode(value, headers)  # nobody could read an id or source that this refuses
         try:
+            await self._see(self._producer, topic)
             sent = await self._producer.send_and_wait(
                 topic, value, key=(key or routing_subject(data)).encode(), headers=headers
             )
+        except UnknownTopicOrPartitionError as error:
+            message = no_topic([topic], self._options["bootstrap_servers"], self._prefix)
+            raise PublishFailed(event.id, f"{event.type} {event.id}: {message}") from error
         except KafkaError as error:
             message = f"{event.type} {event.id} was not acknowledged by {topic}: {error!r}"
             raise PublishFailed(event.id, message) from error
         return PublishedRecord(sent.topic, sent.partition, sent.offset, event)
+
+    async def _see(self, producer: AIOKafkaProducer, topic: str) -> None:
+        """Wait for a topic once, for not as long as for a broker that is away.
+
+        Raises UnknownTopicOrPartitionError when brokers answer and do not have it.
+        """
+        if topic in self._seen:
+            return
+        try:
+            async with asyncio.timeout(_TOPIC_S):
+                await producer.partitions_for(topic)
+        except TimeoutError:
+            known = await producer.client.fetch_all_metadata()
+            if topic not in known.topics():
+                raise UnknownTopicOrPartitionError(topic) from None
+            return
+        self._seen.add(topic)
 
 
 def new_event_id() -> str:

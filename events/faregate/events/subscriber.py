@@ -1,16 +1,17 @@
 """Calls typed handlers for events; what a handler has not finished is delivered again."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from faregate.events.codec import InvalidRecord, decode, parse
 from faregate.events.data import EventData
 from faregate.events.envelope import Event
-from faregate.events.topics import TOPIC_OF_TYPE, topic_name
+from faregate.events.topics import TOPIC_OF_TYPE, TopicsFailed, no_topic, topic_name
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 500
@@ -18,6 +19,12 @@ _POLL_MS = 500
 _BATCH_RECORDS = 100
 # A topic that is created after the subscriber started is noticed within this time.
 _METADATA_AGE_MS = 30_000
+# A broker that has nothing for some partitions answers for none of its own until this is over:
+# with aiokafka's 500 a backlog in one partition was read at 2,500 records a second.
+_FETCH_WAIT_MS = 50
+_TOPICS_S = 10.0
+_TOPICS_POLL_S = 0.5
+_CLOSE_S = 5.0
 
 Data = TypeVar("Data", bound=EventData)
 Handler = Callable[[Data, Event], Awaitable[None]]
@@ -36,7 +43,8 @@ class Subscriber:
     Delivery is at least once and in order per partition: an offset is committed after the
     handlers of everything before it have returned, so handlers must bear repetition (use
     (`event.source`, `event.id`)). A handler that raises stops the subscriber; its record is not
-    committed and comes again. Types without a handler are passed over.
+    committed and comes again. Types without a handler are passed over. A group that is new begins
+    with the oldest record there is.
 
     A record that is no valid event goes to `on_invalid`; the default logs it and SKIPS it. Give
     your own to keep such records or, by raising, to stop at them. `kafka` goes to aiokafka
@@ -63,6 +71,7 @@ class Subscriber:
             raise ValueError('name the consumer group, e.g. "essay-runner"')
         self._options: dict[str, Any] = {
             "metadata_max_age_ms": _METADATA_AGE_MS,
+            "fetch_max_wait_ms": _FETCH_WAIT_MS,
             **(kafka or {}),
             "bootstrap_servers": bootstrap,
             "group_id": group,
@@ -97,20 +106,37 @@ class Subscriber:
         self._stopping = True
 
     async def run(self) -> None:
-        """Read until `stop` is called or a handler raises (its exception comes out of here)."""
+        """Read until `stop` is called or a handler raises (its exception comes out of here).
+
+        Raises TopicsFailed when a topic is not there, and stays away for ten seconds.
+        """
         if not self._handlers:
             raise RuntimeError("register a handler first: @subscriber.on(PipelineDeniedV1)")
         topics = sorted({topic_name(self._prefix, TOPIC_OF_TYPE[name]) for name in self._handlers})
-        consumer = AIOKafkaConsumer(*topics, **self._options)
+        consumer = AIOKafkaConsumer(**self._options)
         try:
             await consumer.start()
+            await self._see(consumer, topics)
+            consumer.subscribe(topics)
             while not self._stopping:
                 batch = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH_RECORDS)
                 for partition, records in batch.items():
                     await self._handle_partition(consumer, partition, records)
         finally:
             self._stopping = False
-            await consumer.stop()
+            await _close(consumer)
+
+    async def _see(self, consumer: AIOKafkaConsumer, topics: Sequence[str]) -> None:
+        """Wait until all topics are there; whoever makes them may have started with us."""
+        deadline = asyncio.get_running_loop().time() + _TOPICS_S
+        while missing := set(topics) - await consumer.topics():
+            if self._stopping:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise TopicsFailed(
+                    no_topic(missing, self._options["bootstrap_servers"], self._prefix)
+                )
+            await asyncio.sleep(_TOPICS_POLL_S)
 
     async def _handle_partition(
         self,
@@ -147,3 +173,16 @@ async def _commit(consumer: AIOKafkaConsumer, partition: TopicPartition, offset:
         await consumer.commit({partition: offset})
     except (CommitFailedError, IllegalStateError) as error:
         _log.info("%s moved during a batch, it will be read again: %s", partition, error)
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group and disconnect, within a few seconds.
+
+    `asyncio.run` cancels all tasks at once when a program is interrupted, those of the client too:
+    nobody reads the answer to what `stop` says then, and it would wait for 40 seconds.
+    """
+    try:
+        await asyncio.wait_for(consumer.stop(), _CLOSE_S)
+    except (KafkaError, TimeoutError):
+        _log.info("the group was not left in time: its coordinator will notice by itself")
+        await consumer._client.close()  # noqa: SLF001 - there is no other way to disconnect

@@ -161,6 +161,16 @@ class TopicsFailed(RuntimeError):
     """The cluster could not be asked, or refused to create a topic; the message says which."""
 
 
+def no_topic(names: Iterable[str], bootstrap: str, prefix: str) -> str:
+    """Say that topics are missing, and what to do about it."""
+    listed = ", ".join(sorted(names))
+    called = f"FAREGATE_TOPIC_PREFIX={prefix!r}" if prefix else "no FAREGATE_TOPIC_PREFIX"
+    return (
+        f"there is no topic {listed} at {bootstrap}, or you may not see it. Run `faregate topics "
+        f"apply` with {called}, or correct the `prefix` that you gave"
+    )
+
+
 @dataclass(frozen=True)
 class TopicChange:
     """What was done about one topic; `differences` are for a person to decide about."""
