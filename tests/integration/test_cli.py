@@ -139,6 +139,8 @@ def test_a_pipeline_its_usage_and_its_release_are_explained(product: Product) ->
         "from_hold": 45,
         "from_balance": 5,
         "debt": 3,
+        "refunded": 0,
+        "left": 53,
         "unpriced": 0,
     }
     assert [e["kind"] for e in found["entries"]] == ["hold", "usage", "usage"]
