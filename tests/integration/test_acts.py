@@ -62,7 +62,10 @@ async def test_the_same_key_with_other_content_is_a_conflict(store: Store) -> No
     assert not other.repeated, "keys are unique within the program that sends them"
 
 
-@pytest.mark.parametrize("subject", ["acme", "member:1/2", "org:", "user", "erased:7"])
+_UNREADABLE = ["user:a\nb", "user:x\u202ey", "user: a ", f"user:{'a' * 257}", "org:\ud800"]
+
+
+@pytest.mark.parametrize("subject", ["acme", "member:1/2", "org:", "erased:7", *_UNREADABLE])
 async def test_an_act_on_what_is_no_account_is_refused(store: Store, subject: str) -> None:
     assert await refused(acts.set_balance(store, subject, CREDIT, **by())) == "unknown_subject"
     assert await store.pool.fetchval("SELECT count(*) FROM subjects") == 0

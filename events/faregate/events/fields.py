@@ -23,6 +23,12 @@ ID_RULE = (
 find_unsafe = re.compile(f"[{UNSAFE_CHARACTERS}\ud800-\udfff]").search
 """Finds the first character that no identifier may hold (lone surrogates included), or None."""
 
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` is an identifier by `ID_RULE`."""
+    return 1 <= len(text) <= ID_MAX_CHARS and text == text.strip() and not find_unsafe(text)
+
+
 # RFC 3339, section 5.6. datetime.fromisoformat alone takes more (dates, weeks, no offset).
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII

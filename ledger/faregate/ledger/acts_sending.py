@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from faregate.events.amounts import LIMIT_MICRO
+from faregate.events.fields import ID_RULE, is_id
 from faregate.ledger import bodies
 from faregate.ledger.batch import Refs, Submission
 from faregate.ledger.core import Command, Identity, Rejected, Seen
@@ -110,12 +111,16 @@ async def _done(store: Store, row: asyncpg.Record, *, repeated: bool) -> Done:
 
 
 def account_named(subject: str, *kinds: str) -> str:
-    """Check that `subject` names an account of these kinds. Raises Rejected `unknown_subject`."""
+    """Check that `subject` names an account of these kinds. Raises Rejected `unknown_subject`.
+
+    An id that events may not hold would make an account whose announcements nobody can read.
+    """
     kind, _, name = subject.partition(":")
     allowed = kinds or ("org", "user")
-    if kind not in allowed or not name or "\x00" in name:
+    if kind not in allowed or not is_id(name):
         wanted = " or ".join(f"{k}:<id>" for k in allowed)
-        raise Rejected("unknown_subject", f"{subject!r} is not an account: write {wanted}")
+        message = f"{subject!r} is not an account: write {wanted}; an id has {ID_RULE}"
+        raise Rejected("unknown_subject", message)
     return subject
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,8 @@ from faregate.runtime.wording import in_credits, meant
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
 SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS, *LAGO_SECRETS)
+_LAST_PORT = 65_535
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,100}").fullmatch
 DEFAULT_PORT = 8080
 """Of the gateway."""
 
@@ -131,6 +134,24 @@ class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then the TOML file (passed as init values by `load`)."""
         return Environment(settings_cls), init_settings
+
+    @field_validator("kafka")
+    @classmethod
+    def _bootstrap(cls, value: str | None) -> str | None:
+        for place in (value or "").split(",") if value else ():
+            host, _, port = place.strip().rpartition(":")
+            bare = host.removeprefix("[").removesuffix("]")
+            wrong = not bare or (":" in bare and bare == host)
+            if wrong or not (port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT):
+                raise ValueError("must be host:port, or several with commas between them")
+        return value
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if value and not _PREFIX(value):
+            raise ValueError("may have letters, digits and . _ -, at most 100 (Kafka's rule)")
+        return value
 
     @field_validator("database")
     @classmethod

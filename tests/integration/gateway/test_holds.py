@@ -44,6 +44,27 @@ async def test_a_hold_that_is_released_gives_all_of_it_back(here: Town) -> None:
     assert await here.balance(ada) == 100
 
 
+async def test_a_key_releases_one_hold(here: Town) -> None:
+    ada = await here.rich(100)
+    one, other = await held(ada, credits=40), await held(ada, credits=7)
+    for _ in range(2):
+        done = await ada.post(f"/api/v1/holds/{one}/release", key="rk")
+        assert (done.status, done["released_credits"]) == (200, 40)
+    refused = await ada.post(f"/api/v1/holds/{other}/release", key="rk")
+    assert refused.problem == (409, "idempotency_conflict")
+    assert (await ada.get("/api/v1/credits/balance"))["held"] == 7
+
+
+async def test_a_text_is_no_boolean(here: Town) -> None:
+    ada = await here.rich(100)
+    hold = await held(ada, credits=40)
+    for wrong in ("yes", "false", 1):
+        refused = await ada.post(f"/api/v1/holds/{hold}/settle", {"credits": 1, "final": wrong})
+        assert refused.problem == (400, "validation_failed")
+        assert refused["errors"][0]["field"] == "final"
+    assert (await ada.get("/api/v1/credits/balance"))["held"] == 40
+
+
 async def test_a_hold_for_a_model_is_settled_by_tokens_at_its_price(here: Town) -> None:
     ada = await here.rich(1_000)
     reply = await ada.post("/api/v1/holds", {"model": "gpt-4", "max_tokens": 1_000})

@@ -254,6 +254,11 @@ def test_a_setting_that_cannot_be_used_exits_2(
         ("hold_ttl_s = 0", "hold_ttl_s in file "),
         ('database = "mysql://app:hush@db"', "must be a URL that begins with postgresql://"),
         ("kafka = [", "is not TOML"),
+        ('kafka = "a:b:c"', "must be host:port"),
+        ('kafka = "127.0.0.1:99999"', "must be host:port"),
+        ('kafka = "broker"', "must be host:port"),
+        ('kafka = "a:9092,::1:9092"', "must be host:port"),
+        ('topic_prefix = "bad prefix/"', "may have letters, digits and . _ -"),
     ],
 )
 def test_a_settings_file_that_cannot_be_used_is_named(

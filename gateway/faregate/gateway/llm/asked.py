@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictBool
 
 from faregate.gateway.fields import Body, Id, Whole
 from faregate.gateway.llm.tokens import prompt_tokens
@@ -72,7 +72,7 @@ class ChatRequest(Body):
 
     model: Id
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000)]
-    stream: bool | None = None
+    stream: StrictBool | None = None
     stream_options: dict[str, Any] | None = None
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None

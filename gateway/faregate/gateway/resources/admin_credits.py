@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.answers import rejection
@@ -116,7 +116,7 @@ class NewTier(Subject):
     """The tier to be on; a lower one from the next period on, unless `now`."""
 
     tier: Id
-    now: bool = False
+    now: StrictBool = False
 
 
 class TierChanged(Answer):

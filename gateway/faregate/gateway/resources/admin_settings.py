@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, StrictBool, WithJsonSchema
 
 from faregate.events.amounts import to_credits
 from faregate.gateway.answers import rejection
@@ -48,7 +48,7 @@ class NewPrices(Body):
         examples=[{"phases": {"cj_assessment": {"per": "pair", "credits": 1}}}]
     )
     effective_from: Timestamp | None = None
-    backdate: bool = False
+    backdate: StrictBool = False
 
 
 class AppliedPrices(Answer):

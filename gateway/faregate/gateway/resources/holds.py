@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from faregate.gateway import commands
 from faregate.gateway.answers import accepted, rejection
@@ -63,7 +63,7 @@ class Settlement(Body):
     tokens: Tokens | None = None
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
-    final: bool = Field(default=True, description="Release the rest.")
+    final: StrictBool = Field(default=True, description="Release the rest.")
 
 
 class Settled(Answer):
@@ -172,8 +172,7 @@ async def settle(
 async def release(request: Request, payer: SpendingPayer, key: Key, hold_id: UUID) -> Released:
     """Give back what is left of a hold; doing it twice is harmless."""
     gateway = gateway_of(request)
-    name = f"{key.of(payer.caller.user_id)} {hold_id}"
-    submission = commands.release(gateway, payer, name, hold_id)
+    submission = commands.release(gateway, payer, key.of(payer.caller.user_id), hold_id)
     return _released(hold_id, await _one(gateway, submission))
 
 

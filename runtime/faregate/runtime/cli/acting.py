@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import typer
 
-from faregate.runtime.cli.base import BadUsage
+from faregate.runtime.cli.base import BadUsage, subject_argument
 
 KeyOption = Annotated[
     str | None,
@@ -48,4 +48,4 @@ def _named(kind: str, text: str) -> str:
     bare = name if colon and prefix == kind else text
     if not bare or (colon and prefix == other):
         raise BadUsage(f"{text!r} names no {kind}: write <id> or {kind}:<id>")
-    return f"{kind}:{bare}"
+    return subject_argument(f"{kind}:{bare}")

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from faregate.events.amounts import parse_credits
-from faregate.events.fields import parse_time
+from faregate.events.fields import ID_RULE, is_id, parse_time
 from faregate.ledger.database import make_pool
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
@@ -85,6 +85,10 @@ def subject_argument(text: str) -> str:
     kind, _, name = text.partition(":")
     if kind not in {"org", "user"} or not name:
         raise BadUsage(f"{text!r} is not an account: write org:<id> or user:<id>")
+    if not is_id(name):
+        raise BadUsage(f"{text!r} is not an account: an id has {ID_RULE}")
+    if name.startswith(("org:", "user:")):
+        raise BadUsage(f"{text!r} names a kind of account twice: did you mean {name}?")
     return text
 
 

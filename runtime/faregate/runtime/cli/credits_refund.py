@@ -42,7 +42,10 @@ def refund_(
         str | None, typer.Option(metavar="USAGE_ID", help="The usage, as your events call it.")
     ] = None,
     entry: Annotated[
-        int | None, typer.Option(metavar="ID", help="An entry: the id in credits history --json.")
+        int | None,
+        typer.Option(
+            metavar="ID", min=1, max=2**63 - 1, help="An entry: the id in credits history --json."
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="The program that sent it, if several used that id.")
