@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from faregate.gateway.context import Gateway, gateway_of
+from faregate.gateway.holders import Holder
 from faregate.gateway.identity.tokens import Claims
 from faregate.gateway.invitations import accept_invitations
 from faregate.gateway.parsing import parse_json
@@ -131,8 +133,31 @@ class PayerRule(Rule):
         return Payer(caller, await org_of(request, caller))
 
 
+class HolderRule(Rule):
+    """A rule for what is done with a hold: it is for the org that it was made for.
+
+    Which orgs its maker belongs to now, and which one a header names, is not asked: what was used
+    has been used, also by a member who was removed since, or by one who has joined another org.
+    """
+
+    async def __call__(self, request: Request, hold_id: UUID) -> Payer:  # type: ignore[override]
+        """Give caller and org; who has no such hold is told so when it is looked for."""
+        caller = await super().__call__(request)
+        if caller is None:
+            raise TypeError("a rule about who pays needs a scope")
+        holder = await gateway_of(request).holders.of(hold_id)
+        return holding(caller, holder)
+
+
+def holding(caller: Caller, holder: Holder | None) -> Payer:
+    """Give who acts on a hold; without an org where it is not the caller's."""
+    is_theirs = holder is not None and holder.user == caller.user
+    return Payer(caller, holder.org if is_theirs and holder else None)
+
+
 ReadingPayer = Annotated[Payer, Depends(PayerRule(READ))]
 SpendingPayer = Annotated[Payer, Depends(PayerRule(SPEND))]
+HoldPayer = Annotated[Payer, Depends(HolderRule(SPEND))]
 
 
 async def require_role(gateway: Gateway, caller: Caller, org_id: str, *, admin: bool) -> str:
@@ -221,6 +246,7 @@ __all__ = [
     "Admin",
     "Caller",
     "GuardedRoute",
+    "HoldPayer",
     "Manager",
     "Payer",
     "Public",
@@ -231,6 +257,7 @@ __all__ = [
     "SpendingPayer",
     "anyone",
     "authenticate",
+    "holding",
     "org_of",
     "require_json",
     "require_role",

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
+from faregate.gateway.holders import Holders
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.oidc import Issuer
 from faregate.gateway.identity.outside import OutsideUsers
@@ -49,6 +50,7 @@ class Gateway:
     users: Users
     outside: OutsideUsers
     memberships: Memberships
+    holders: Holders
     snapshots: Together[Asked, Work]
     """Accounts as a decision would find them, for who only asks."""
     verifier: Verifier

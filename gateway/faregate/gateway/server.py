@@ -14,6 +14,7 @@ from faregate.gateway.connections import bounded
 from faregate.gateway.context import FraudCases, Gateway, Probe
 from faregate.gateway.dead_letters import DeadLetters
 from faregate.gateway.group import GroupedStore
+from faregate.gateway.holders import Holders
 from faregate.gateway.identity.embedded import Embedded
 from faregate.gateway.identity.keyring import Keyring
 from faregate.gateway.identity.oidc import Issuer
@@ -69,6 +70,7 @@ def make_gateway(
         users=users,
         outside=OutsideUsers(store.pool, store.keys),
         memberships=Memberships(store.pool),
+        holders=Holders(store.pool),
         snapshots=Together(partial(snapshots, grouped)),
         verifier=verifier,
         embedded=embedded,

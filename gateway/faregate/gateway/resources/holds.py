@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool
 
 from faregate.gateway import commands
 from faregate.gateway.answers import accepted, rejection
-from faregate.gateway.callers import GuardedRoute, Payer, SpendingPayer
+from faregate.gateway.callers import GuardedRoute, HoldPayer, Payer, SpendingPayer, holding
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Amount, AmountOrZero, Answer, Body, Credits, Id, Seconds, Tokens
 from faregate.gateway.group import Answered
@@ -139,9 +139,14 @@ async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operatio
     gateway, name = gateway_of(request), key.of(payer.caller.user_id)
     whole = sha256(body.model_dump_json().encode()).hexdigest()
     made: list[Submission | Problem] = []
+    held = [o.hold_id for o in body.operations if not isinstance(o, ReserveOperation)]
+    holders = await gateway.holders.of_all(held) if held else {}
     for number, operation in enumerate(body.operations):
+        who = payer
+        if not isinstance(operation, ReserveOperation):
+            who = holding(payer.caller, holders[operation.hold_id])
         try:
-            made.append(await _submission(gateway, payer, f"{name} {number}", operation, whole))
+            made.append(await _submission(gateway, who, f"{name} {number}", operation, whole))
         except Problem as problem:
             made.append(problem)
     submissions = [m for m in made if isinstance(m, Submission)]
@@ -160,7 +165,7 @@ async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operatio
     responses=responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
 )
 async def settle(
-    request: Request, payer: SpendingPayer, key: Key, hold_id: UUID, body: Settlement
+    request: Request, payer: HoldPayer, key: Key, hold_id: UUID, body: Settlement
 ) -> Settled:
     """Charge what was used. Beyond the hold it is taken from what is free, then owed."""
     gateway = gateway_of(request)
@@ -169,7 +174,7 @@ async def settle(
 
 
 @router.post("/api/v1/holds/{hold_id}/release", responses=responses(400, 401, 403, 404, 409, 503))
-async def release(request: Request, payer: SpendingPayer, key: Key, hold_id: UUID) -> Released:
+async def release(request: Request, payer: HoldPayer, key: Key, hold_id: UUID) -> Released:
     """Give back what is left of a hold; doing it twice is harmless."""
     gateway = gateway_of(request)
     submission = commands.release(gateway, payer, key.of(payer.caller.user_id), hold_id)
