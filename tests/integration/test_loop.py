@@ -337,7 +337,8 @@ async def _watched(
     finally:
         async with looking:  # aiokafka loses a connection whose opening is cancelled
             watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.wait((watching,))
+        assert watching.cancelled(), watching.exception()
 
 
 async def _in_time(gave_up: asyncio.Event, seconds: float) -> bool:

@@ -31,8 +31,8 @@ from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
 from faregate.gateway.stored import Stored, read_back, written
 from faregate.ledger.batch import Needs, Submission, needs_of
-from faregate.ledger.core import Rejected, Seen
-from faregate.ledger.database import TRANSIENT
+from faregate.ledger.core import Rejected, Release, Seen, Settle
+from faregate.ledger.database import TRANSIENT, TurnedAway
 from faregate.ledger.names import Ids
 from faregate.ledger.store import BadValue, PositionOf, Result, Store, Unavailable, Without
 
@@ -58,6 +58,10 @@ class _Unit:
         if self._subjects is None:
             self._subjects = needs_of([s.command for s in self.submissions]).subjects
         return self._subjects
+
+    def is_new(self) -> bool:
+        """Tell whether it begins anything: what ends holds is let in as long as there is room."""
+        return any(not isinstance(s.command, Settle | Release) for s in self.submissions)
 
     def is_free(self, busy: Collection[str]) -> bool:
         """Tell whether it names none of these accounts."""
@@ -121,8 +125,7 @@ class GroupedStore(Store):
     async def answer(self, submissions: Sequence[Submission]) -> list[Answered]:
         """Decide `submissions` with others and give what is stored of each, in order.
 
-        A duplicate gives what was stored the first time. Raises Unavailable when the queue is
-        full, or has too much about one of their accounts; nothing is decided then.
+        A duplicate gives what was stored the first time. Raises TurnedAway.
         """
         unit = self._queued(submissions, answered=True)
         await unit.decided
@@ -148,15 +151,15 @@ class GroupedStore(Store):
         return unit
 
     def _check_room(self, unit: _Unit) -> None:
-        size, settings = len(unit.submissions), self._settings
-        if self._size + size > settings.max_waiting:
+        size, most = len(unit.submissions), self._settings.max_waiting_about_one
+        if self._size + size > self._settings.max_waiting:
             why = "too many calls are waiting for a transaction"
-        elif any(self._about[s] + size > settings.max_waiting_about_one for s in unit.subjects()):
+        elif unit.is_new() and any(self._about[s] + size > most for s in unit.subjects()):
             why = "too many calls about the same account are waiting for a transaction"
         else:
             return
         self._metrics.refused.inc()
-        raise Unavailable(why)
+        raise TurnedAway(why)
 
     def _count(self, unit: _Unit, change: int) -> None:
         """Note that so many commands have come into the queue or, below 0, have left it."""

@@ -55,7 +55,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        # Calls that were turned away because the queue was full.
+        # Calls that were turned away: the queue was full, or had too much about an account.
         self.refused = Counter("faregate_group_refused", "Calls turned away.", registry=registry)
         # How many commands share a transaction: above 1 under load.
         self.batch_size = Histogram(

@@ -23,6 +23,10 @@ class Unavailable(Exception):
     """The database cannot answer now; nothing was decided (rule 8). Try again later."""
 
 
+class TurnedAway(Unavailable):
+    """There is no room to wait in: nothing was decided, and nothing of it will be."""
+
+
 TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,

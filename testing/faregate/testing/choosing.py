@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from faregate.testing.patience import patient
+
 BackEnd = Literal["testcontainers", "embedded", "external"]
 WANTED = ("auto", "testcontainers", "embedded", "external")
 VARIABLES = ("FAREGATE_KAFKA", "FAREGATE_DATABASE")
@@ -70,7 +72,7 @@ def container_engine() -> str | None:
     try:
         if not _listens(get_docker_host() or f"unix://{_SOCKETS[0]}"):
             return None
-        client = DockerClient(timeout=5).client
+        client = DockerClient(timeout=int(patient(_PROBE_S))).client
         try:
             return str(client.version()["Version"])
         finally:
@@ -84,10 +86,10 @@ def _listens(host: str) -> bool:
     address = urlsplit(host)
     if address.scheme == "unix":
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(_PROBE_S)
+            probe.settimeout(patient(_PROBE_S))
             return probe.connect_ex(address.path) == 0
     if address.scheme in {"tcp", "http", "https"} and address.hostname:
-        with socket.create_connection((address.hostname, address.port or _PORT), _PROBE_S):
+        with socket.create_connection((address.hostname, address.port or _PORT), patient(_PROBE_S)):
             return True
     return True
 

@@ -14,6 +14,8 @@ from tests.helpers.locks import account_locked, somebody_waits
 from faregate.gateway.group import GroupedStore
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.settings import GatewaySettings
+from faregate.ledger.core import Release, Settle
+from faregate.ledger.database import TurnedAway
 from faregate.ledger.store import Store, Unavailable
 
 pytestmark = pytest.mark.stack
@@ -271,6 +273,29 @@ async def test_an_account_whose_backlog_is_long_leaves_room_for_others(
     await ledger.usage(user="ada")
     for name, left_over in {"ada": 6, "cy": 7}.items():
         assert (await Ledger(store).balance(f"user:{name}")).balance == left_over
+
+
+async def test_what_ends_holds_of_an_account_with_a_long_backlog_is_let_in(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await _rich(store, "ada")
+    queue = Counting(store, max_waiting=5, max_waiting_about_one=1)
+    make = Ledger(queue).make
+    settle = make.act(lambda named: Settle(named, "user:ada", None, b"s" * 16, 1))
+    release = make.act(lambda named: Release(named, "user:ada", None, b"r" * 16))
+    async with asyncio.TaskGroup() as calls, account_locked(pool, "user:ada"):
+        calls.create_task(Ledger(queue).usage(user="ada"))
+        while not apart(queue):
+            await asyncio.sleep(0.001)
+        calls.create_task(Ledger(queue).usage(user="ada"))
+        await asyncio.sleep(0)
+        ended = [calls.create_task(Ledger(queue).apply(command)) for command in (settle, release)]
+        await asyncio.sleep(0)
+        with pytest.raises(TurnedAway):
+            await Ledger(queue).apply(settle, release, make.usage(user="ada"))
+        assert queue._size == 3
+    for answer in ended:  # they were decided: there is no such hold
+        assert [r.code for r in answer.result()] == ["unknown_hold"]
 
 
 async def test_a_transaction_that_has_stalled_holds_up_nobody_else(store: Store) -> None:

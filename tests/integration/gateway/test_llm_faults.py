@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.helpers.locks import account_locked
 from tests.integration.gateway.calling import Person
 from tests.integration.gateway.llm_world import (
     CHAT,
@@ -318,3 +319,23 @@ async def test_the_hold_of_a_killed_process_is_released_by_the_sweeper(
         sweeper.stop()
         await sweeping
         await calling
+
+
+async def test_a_call_that_is_turned_away_leaves_nothing_to_release(
+    pool: asyncpg.Pool,
+) -> None:
+    store = await open_store(pool, Rules(provisioning="manual"))
+    async with street(store, max_waiting_about_one=1) as here:
+        ada = await here.rich(100)
+        async with asyncio.TaskGroup() as calls, account_locked(pool, f"user:{ada.user_id}"):
+            spend = {"credits": 1, "reference": "r"}
+            queue = here.gateway.store
+            calls.create_task(ada.post("/api/v1/credits/deduct", spend))
+            while not any(lane.is_apart for lane in queue._lanes.values()):
+                await asyncio.sleep(0.01)
+            calls.create_task(ada.post("/api/v1/credits/deduct", spend))
+            while not queue._size:
+                await asyncio.sleep(0.01)
+            refused = await here.chat(ada)
+            assert refused.problem == (503, "check_unavailable")
+            assert not here.gateway.llm._tasks

@@ -7,7 +7,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
+from requests.exceptions import ReadTimeout
 
 from faregate.testing.containers import engine
 from faregate.testing.containers.engine import NotStarted, Ready
@@ -16,12 +17,14 @@ from faregate.testing.containers.engine import NotStarted, Ready
 class Container:
     """A container whose next states are known."""
 
-    def __init__(self, *states: str) -> None:
+    def __init__(self, *states: str | Exception) -> None:
         self._states = iter(states)
-        self.status = "created"
+        self.status: str | Exception = "created"
 
     def reload(self) -> None:
         self.status = next(self._states, self.status)
+        if isinstance(self.status, Exception):
+            raise self.status
 
     def get_logs(self) -> tuple[bytes, bytes]:
         return b"starting\n", b"no such directory\n"
@@ -73,4 +76,24 @@ def test_the_engine_may_need_more_than_one_question() -> None:
         return answer
 
     Ready("Kafka", ask).wait_until_ready(Container("running"))
+    assert next(answers, None) is None
+
+
+def test_one_that_is_gone_is_not_waited_for() -> None:
+    gone = Container("running", NotFound("no such container"))
+    with pytest.raises(NotStarted, match="the container of Kafka is gone"):
+        Ready("Kafka", lambda _: False).wait_until_ready(gone)
+
+
+@pytest.mark.parametrize("error", [APIError("500"), ReadTimeout("slow"), ConnectionError("cut")])
+def test_an_engine_that_does_not_answer_once_is_asked_again(error: Exception) -> None:
+    answers: Iterator[Exception | bool] = iter([error, False, False, True])
+
+    def ask(_: object) -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    Ready("Kafka", ask).wait_until_ready(Container("running", error, "running"))
     assert next(answers, None) is None

@@ -34,7 +34,7 @@ from faregate.ledger.core import (
     Settle,
     Usage,
 )
-from faregate.ledger.database import TRANSIENT
+from faregate.ledger.database import TRANSIENT, TurnedAway
 from faregate.ledger.store import BadValue
 
 log = structlog.get_logger("faregate.gateway")
@@ -157,6 +157,8 @@ async def reserve(
         (result,) = await gateway.store.apply([submission])
     except BadValue:
         raise Problem("validation_failed", "A value of this request cannot be stored.") from None
+    except TurnedAway:
+        raise
     except TRANSIENT:
         gateway.llm.spawn(fare.release())  # it may have been written although nobody heard so
         raise

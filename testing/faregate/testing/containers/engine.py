@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
@@ -17,6 +17,8 @@ STARTS_S = 120
 _POLL_S = 0.2
 _ALIVE = {"created", "running", "restarting", "paused"}
 _TAIL_LINES = 60
+_UNSURE = (APIError, OSError)
+"""What the engine answers, or its client raises, while nothing is known (requests' errors are OSErrors)."""
 
 
 class NotStarted(Exception):
@@ -40,7 +42,7 @@ class Ready(WaitStrategy):
     """Waits until `check` says of a container that it is ready."""
 
     def __init__(self, name: str, check: Callable[[WaitStrategyTarget], bool]) -> None:
-        """`check` may raise APIError while the engine cannot tell yet."""
+        """`check` may raise APIError or OSError while the engine cannot tell yet."""
         super().__init__()
         self.with_poll_interval(_POLL_S)
         self._name = name
@@ -54,15 +56,20 @@ class Ready(WaitStrategy):
 
         def settled() -> bool:
             nonlocal why
+            said = ""
             try:
                 if self._check(container):
                     why = ""
                     return True
-            except APIError as error:
-                said = f" ({error.explanation or error})"
-            else:
-                said = ""
-            container.reload()
+            except _UNSURE as error:
+                said = f" ({getattr(error, 'explanation', None) or error})"
+            try:
+                container.reload()
+            except NotFound:
+                why = f"is gone{said}"
+                return True
+            except _UNSURE:
+                return False
             if container.status not in _ALIVE:
                 why = f"ended while it was started{said}"
                 return True
@@ -70,13 +77,19 @@ class Ready(WaitStrategy):
 
         self._poll(settled)
         if why:
-            log = "\n".join(log_of(container).splitlines()[-_TAIL_LINES:])
-            raise NotStarted(f"the container of {self._name} {why}:\n{log}")
+            raise NotStarted(f"the container of {self._name} {why}:\n{_tail_of(container)}")
 
 
 def log_of(container: WaitStrategyTarget) -> str:
     """Give what a container has logged."""
     return b"".join(container.get_logs()).decode(errors="replace")
+
+
+def _tail_of(container: WaitStrategyTarget) -> str:
+    try:
+        return "\n".join(log_of(container).splitlines()[-_TAIL_LINES:])
+    except _UNSURE as error:
+        return f"(its log cannot be read: {error})"
 
 
 def succeeds(container: DockerContainer, *command: str) -> bool:

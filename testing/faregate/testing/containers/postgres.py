@@ -39,5 +39,5 @@ class PostgresContainer(_PostgresContainer):
     def _connect(self) -> None:
         """Wait until it serves its database. While it is made it listens at its socket only."""
         asked = ("psql", "--host=127.0.0.1", f"--username={self.username}", "--command=SELECT 1")
-        say = ("env", f"PGPASSWORD={self.password}", *asked, self.dbname)
+        say = ("env", f"PGPASSWORD={self.password}", "PGCONNECT_TIMEOUT=5", *asked, self.dbname)
         Ready("PostgreSQL", lambda _: succeeds(self, *say)).wait_until_ready(self)
