@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -166,6 +167,30 @@ async def test_a_batch_with_a_key_answers_the_same_again(here: Town) -> None:
     conflict = await ada.post("/api/v1/holds/batch", more, key="b1")
     assert conflict.problem == (409, "idempotency_conflict")
     assert await here.balance(ada) == 80
+
+
+async def test_the_key_of_a_batch_that_left_no_trace_is_not_free_for_another(here: Town) -> None:
+    ada = await here.rich(100)
+    release = {"op": "release", "hold_id": str(uuid4())}
+    first = {"operations": [release, {"op": "reserve", "credits": 5}]}
+    assert (await ada.post("/api/v1/holds/batch", first, key="b")).status == 200
+    other = {"operations": [{"op": "reserve", "credits": 7}]}
+    refused = await ada.post("/api/v1/holds/batch", other, key="b")
+    assert refused.problem == (409, "idempotency_conflict")
+    assert (await ada.post("/api/v1/holds/batch", first, key="b")).status == 200
+    assert await here.balance(ada) == 95
+
+
+async def test_of_two_batches_with_one_key_at_once_one_is_done(here: Town) -> None:
+    ada = await here.rich(1_000)
+    for number in range(10):
+        bodies = (
+            {"operations": [{"op": "reserve", "credits": 5}]},
+            {"operations": [{"op": "reserve", "credits": 7}, {"op": "reserve", "credits": 1}]},
+        )
+        calls = [ada.post("/api/v1/holds/batch", body, key=f"b{number}") for body in bodies]
+        replies = await asyncio.gather(*calls)
+        assert sorted(reply.status for reply in replies) == [200, 409]
 
 
 @pytest.mark.parametrize(

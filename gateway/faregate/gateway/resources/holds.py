@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from faregate.gateway.idempotency import Key
 from faregate.gateway.problems import Problem, ProblemBody, invalid, responses
 from faregate.gateway.resources.spending import either
 from faregate.gateway.stored import Stored
+from faregate.ledger import once
 from faregate.ledger.batch import Submission
 from faregate.ledger.core import Rejected
 from faregate.ledger.database import TRANSIENT
@@ -28,8 +28,6 @@ from faregate.ledger.database import TRANSIENT
 router = APIRouter(route_class=GuardedRoute, tags=["Holds"])
 
 MAX_OPERATIONS = 100
-_FINGERPRINTS = """
-SELECT event_key, fingerprint FROM outcomes WHERE event_key = ANY ($1::uuid[])"""
 
 
 class Reservation(Body):
@@ -150,8 +148,9 @@ async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operatio
         except Problem as problem:
             made.append(problem)
     submissions = [m for m in made if isinstance(m, Submission)]
-    if key.given:
-        await _require_same(gateway, submissions)
+    content = {"org": payer.org, "batch": whole}
+    if (call := key.call(gateway.store.keys, payer.caller.user_id, content)) is not None:
+        await _claim(gateway, call)
     answers = iter(await gateway.store.answer(submissions) if submissions else [])
     results = [
         m.body() if isinstance(m, Problem) else _result(op, m, next(answers))
@@ -197,15 +196,15 @@ async def _submission(
     return commands.release(gateway, payer, key, operation.hold_id, whole)
 
 
-async def _require_same(gateway: Gateway, submissions: Sequence[Submission]) -> None:
-    """Refuse a batch whose key was used for another one, before any of it is done.
+async def _claim(gateway: Gateway, call: once.Call) -> None:
+    """Keep a batch's key for this batch, before any of it is done.
 
-    Raises Problem `idempotency_conflict`.
+    Its operations are commands with keys of their own, but not all of them leave a trace: the key
+    of one that was refused would be free for another batch. Raises Rejected `idempotency_conflict`.
     """
-    identities = {UUID(bytes=s.command.identity.event_key): s.command.identity for s in submissions}
-    rows = await gateway.store.pool.fetch(_FINGERPRINTS, list(identities))
-    if any(row["fingerprint"].bytes != identities[row["event_key"]].fingerprint for row in rows):
-        raise Problem("idempotency_conflict", "This key was used for another batch.")
+    async with gateway.store.pool.acquire() as connection, connection.transaction():
+        if await once.answered(connection, call) is None:
+            await once.remember(connection, call, {})
 
 
 async def _reserve(
