@@ -51,12 +51,13 @@ def denial(body: Mapping[str, Any], now: datetime | None = None) -> Problem:
         left = (resets_at - (now or datetime.now(UTC))).total_seconds()
         headers = {"Retry-After": str(max(1, ceil(left)))}
         more = {"resets_at": body["resets_at"]}
-    text = REASONS[reason].title + "." if reason == "unknown_price" else denial_message(body)
+    is_priced = reason != "unknown_price"  # what has no price is not free
+    text = denial_message(body) if is_priced else REASONS[reason].title + "."
     return Problem(
         reason,
         text,
         headers=headers,
-        required_credits=to_credits(body.get("required", 0)),
+        required_credits=to_credits(body.get("required", 0)) if is_priced else None,
         available_credits=to_credits(body.get("available", 0)),
         **more,
     )

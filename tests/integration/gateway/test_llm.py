@@ -103,6 +103,7 @@ async def test_a_model_without_a_price_is_refused_before_anybody_is_called(here:
     for model in ("gpt-17", "nobody/gpt-4"):
         refused = await here.chat(ada, model)
         assert refused.problem == (422, "unknown_price")
+        assert "required_credits" not in refused.json, "what has no price does not cost 0"
     assert here.provider.calls == []
     assert (await ada.get("/api/v1/usage/current"))["api_calls_used"] == 0
 

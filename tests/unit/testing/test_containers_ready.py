@@ -19,12 +19,13 @@ class Container:
 
     def __init__(self, *states: str | Exception) -> None:
         self._states = iter(states)
-        self.status: str | Exception = "created"
+        self.status = "created"
 
     def reload(self) -> None:
-        self.status = next(self._states, self.status)
-        if isinstance(self.status, Exception):
-            raise self.status
+        state = next(self._states, self.status)
+        if isinstance(state, Exception):
+            raise state
+        self.status = state
 
     def get_logs(self) -> tuple[bytes, bytes]:
         return b"starting\n", b"no such directory\n"
