@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import typer
@@ -78,13 +79,19 @@ def end_on_sigterm() -> None:
 
     Also where Ctrl-C itself is ignored, as it is by what a script starts with `&`.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # asyncio ends its tasks in order only where it finds Ctrl-C's own handler when it starts.
+        # That is put there, and no Ctrl-C gets through to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
 
 
-def _interrupt(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.raise_signal(signal.SIGINT)
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
