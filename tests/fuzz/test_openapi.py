@@ -19,7 +19,8 @@ HOW = {
 }
 """Each boundary of the document is tried by the one who is let in everywhere."""
 SELDOM = {
-    "POST /v1/admin/refunds",  # takes an entry back a single time
+    "POST /v1/admin/refunds",  # takes an entry back a single time,
+    "POST /v1/admin/grants/revoke",  # and a grant
     "GET /v1/admin/dlq/{letter_id}",  # there are no dead letters,
     "POST /v1/admin/dlq/{letter_id}/replay",
     "POST /v1/admin/fraud/{case_id}",  # and no suspicions

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.helpers.forking import faregate
 from tests.helpers.processes import environment
 from tests.helpers.servers import Stack
-
-COMMAND = (sys.executable, "-m", "faregate.runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Commands:
         ours = environment(self.stack.kafka, self.database, "none.") | self.env
         env = {k: v for k, v in os.environ.items() if not k.startswith("FAREGATE_")} | ours
         process = await asyncio.create_subprocess_exec(
-            *COMMAND,
+            *faregate(),
             *arguments,
             env=env,
             stdin=asyncio.subprocess.DEVNULL,

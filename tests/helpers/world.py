@@ -129,7 +129,7 @@ class World:
     async def lag(self, consumer: str) -> int:
         """Count what a consumer group has not kept yet."""
         topics = await describe_all(
-            self.kafka, [self.prefix + t for t in processes.CONSUMERS[consumer]]
+            self.cluster, [self.prefix + t for t in processes.CONSUMERS[consumer]]
         )
         offsets = Offsets(self.store, consumer, topics)
         return await lag_of(self.cluster, topics, await offsets.kept())

@@ -16,6 +16,7 @@ from faregate.ledger.core import Rules, Welcome
 from faregate.ledger.database import Unavailable
 from faregate.ledger.reading_audit import audit
 from faregate.ledger.store import Store, open_store
+from faregate.ledger.verify import verify
 from faregate.testing.clocks import Clock
 
 pytestmark = pytest.mark.stack
@@ -310,3 +311,23 @@ async def test_a_milestone_releases_its_part_once(pool: asyncpg.Pool) -> None:
     assert (await acts.unlock(store, ADA, "first_essay", **by())).result == "unchanged"
     assert (await reading.account(store, ADA))["balance"] == 4
     assert await refused(acts.unlock(store, ADA, "other", **by())) == "unknown_milestone"
+
+
+async def test_a_grant_is_revoked_once_and_everything_still_adds_up(store: Store) -> None:
+    await acts.grant(store, ADA, "purchase", 10 * CREDIT, **by(), priority=1)
+    await acts.grant(store, ADA, "bonus", 20 * CREDIT, **by())
+    first = await acts.revoke(store, ADA, 2, **by("grace", key="r1"))
+    again = await acts.revoke(store, ADA, 2, **by("grace", key="r1"))
+    assert (first.result, first.body["amount"], first.repeated) == ("revoked", 20 * CREDIT, False)
+    assert (again.outcome_id, again.repeated) == (first.outcome_id, True)
+    assert (await reading.account(store, ADA))["balance"] == 10
+    (entry, *_) = await reading.history(store, ADA, 1)
+    assert (entry["kind"], entry["amount"], entry["reason"]) == ("adjustment", -20, "revoked")
+    assert await refused(acts.revoke(store, ADA, 2, **by())) == "nothing_to_revoke"
+    assert await refused(acts.revoke(store, "user:nobody", 1, **by())) == "nothing_to_revoke"
+    assert await refused(acts.revoke(store, ADA, 1, **by(), reason="a sentence")) == "invalid_code"
+    assert await store.names.find("user:nobody") is None
+    (act, *_) = [a for a in await audit(store) if a["result"] == "revoked"]
+    assert (act["actor"], act["action"], act["account"]) == ("grace", "revoke", ADA)
+    assert act["metadata"] == {"grant": 2}
+    assert (await verify(store.pool)).findings == []

@@ -11,7 +11,7 @@ from tests.helpers.ledger import Ledger
 from tests.helpers.servers import Stack
 from tests.helpers.tampering import cover_up, tampering
 
-from faregate.consumers.checkpoints import CheckpointsUnreadable, read_checkpoints
+from faregate.consumers.checkpoints import CheckpointsUnreadable, Said, read_checkpoints
 from faregate.consumers.kafka import Cluster, make_producer
 from faregate.consumers.relay import Relay
 from faregate.events import apply_topics
@@ -54,7 +54,7 @@ async def test_what_the_relay_announced_is_what_verify_compares(
     await announcing.set_balance("org:odd", 0.1)
     await announcing.grant("org:odd", 999_999_998.123456)
     await _until_announced(announcing)
-    said = await read_checkpoints(cluster)
+    said = (await read_checkpoints(cluster)).checkpoints
     report = await verify(announcing.store.pool, checkpoints=said)
     assert report.findings == []
     assert {c.account for c in said} >= {"org:acme", "org:odd", "user:alice", "user:bob"}
@@ -68,7 +68,7 @@ async def test_what_the_relay_announced_is_what_verify_compares(
     assert finding.row == "checkpoints of org:plain sequence 3"
 
 
-async def test_records_that_are_no_checkpoints_are_left_out(
+async def test_records_that_are_no_checkpoints_are_counted(
     announcing: Ledger, cluster: Cluster
 ) -> None:
     producer = make_producer(cluster, "test")
@@ -80,12 +80,14 @@ async def test_records_that_are_no_checkpoints_are_left_out(
     await producer.stop()
     await announcing.set_balance("org:acme", 1)
     await _until_announced(announcing)
-    (said,) = await read_checkpoints(cluster)
+    found = await read_checkpoints(cluster)
+    (said,) = found.checkpoints
+    assert found.unreadable == 3
     assert (said.account, said.sequence, said.balance) == ("org:acme", 1, 1_000_000)
 
 
 async def test_an_empty_topic_has_no_checkpoints(cluster: Cluster) -> None:
-    assert await read_checkpoints(cluster) == []
+    assert await read_checkpoints(cluster) == Said([])
 
 
 async def test_a_missing_topic_is_said(stack: Stack) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.helpers.forking import faregate
 from tests.helpers.processes import environment
 from tests.helpers.servers import Stack, drop_database, fresh_database
 
@@ -37,7 +38,7 @@ class Product:
     def ended(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command and give what it printed, and its exit code."""
         return subprocess.run(
-            [*COMMAND, *arguments], env=self.env, capture_output=True, text=True, check=False
+            [*faregate(), *arguments], env=self.env, capture_output=True, text=True, check=False
         )
 
     def run(self, *arguments: str, code: int = 0) -> str:
@@ -358,10 +359,10 @@ letter or a milestone that is not here."""
 def test_the_examples_in_the_help_run(product: Product, tmp_path: Path) -> None:
     lines = []
     for name in PLACES:
-        command = load(name)
-        for one in (command, *getattr(command, "commands", {}).values()):
+        place = load(name)
+        for one in (place, *getattr(place, "commands", {}).values()):
             lines += [line.strip() for line in (one.epilog or "").splitlines()[1:]]
-    program = f'faregate() {{ {shlex.join(COMMAND)} "$@"; }}'
+    program = f'faregate() {{ {shlex.join(faregate())} "$@"; }}'
     for line in dict.fromkeys(lines):
         what = line.removeprefix("faregate ")
         if what.startswith(_LONG_OR_PLACES) or "and Ctrl-C" in line:

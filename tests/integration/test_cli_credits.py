@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.helpers.forking import faregate
 from tests.helpers.ledger import Ledger
 from tests.helpers.processes import environment
 from tests.helpers.servers import Stack, drop_database, fresh_database
@@ -21,8 +21,6 @@ from faregate.ledger.database import make_pool
 from faregate.ledger.store import open_store
 
 pytestmark = pytest.mark.stack
-
-COMMAND = (sys.executable, "-m", "faregate.runtime")
 
 
 class Terminal:
@@ -34,7 +32,7 @@ class Terminal:
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*COMMAND, *words], env=self.env, capture_output=True, text=True, check=False
+            [*faregate(), *words], env=self.env, capture_output=True, text=True, check=False
         )
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
@@ -102,6 +100,21 @@ def test_a_charge_is_refunded_once_and_explained(here: Terminal) -> None:
     assert (missing["error"], "history" in missing["fix"]) == ("unknown_charge", True)
 
 
+def test_a_wrong_grant_is_taken_back_and_no_other(here: Terminal) -> None:
+    here.json("credits", "grant", "org:acme", "100", "--expires-in-days", "3")
+    here.json("credits", "grant", "org:acme", "10000", "--kind", "bonus")
+    number = next(g["number"] for g in here.json("credits", "grants", "org:acme")
+                  if g["amount"] == 10000)  # fmt: skip
+    done = here.json("credits", "revoke", "org:acme", "--grant", str(number))
+    assert (done["revoked_credits"], done["grant_held"], done["balance"]) == (10000, 0, 100)
+    again = here.json("credits", "revoke", "org:acme", "--grant", str(number), code=1)
+    assert (again["error"], "credits grants" in again["fix"]) == ("nothing_to_revoke", True)
+    here.requested("p1", user="ada", org="acme")
+    said = here.run("credits", "revoke", "org:acme", "--grant", "1").stdout
+    assert "of it are held still" in said
+    assert here.json("verify", "--without-checkpoints")["ok"] is True
+
+
 def test_history_says_why_and_what_was_refunded(here: Terminal) -> None:
     here.json("credits", "set", "org:acme", "10")
     here.used(pipeline_id="p1", user="ada", org="acme", units=4, usage_id="u1")
@@ -155,6 +168,26 @@ def test_the_balance_of_a_name_that_nobody_used_says_so_beside_it(here: Terminal
     said = "org:nobdy has no entries: nobody has granted or used its credits"
     assert done.stderr.strip() == said
     assert here.run("credits", "history", "org:nobdy").stdout.strip() == said
+
+
+def test_a_name_with_its_kind_twice_is_in_reach_where_events_made_it(here: Terminal) -> None:
+    """Events may say user_id "user:ana"; that such an account was a slip is for people to find."""
+    name, env = "user:user:ana", here.env
+    here.env = env | {"FAREGATE_PROVISIONING": "manual"}
+    for words in (("credits", "quota", name, "5"), ("orgs", "member", "acme", name)):
+        assert "twice: did you mean user:ana?" in here.json(*words, code=2)["message"]
+    assert "credits; did you mean user:ana?" in here.run("credits", "balance", name).stderr
+
+    here.used(user="user:ana", units=2, usage_id="u1")
+    assert here.json("credits", "balance", name)["debt"] == 2
+    assert here.json("credits", "history", name)[0]["usage_id"] == "u1"
+    assert "u1" in here.run("export", "--account", name).stdout
+    assert here.json("credits", "refund", name, "--usage", "u1")["refunded_credits"] == 2
+    assert here.json("credits", "set", name, "3")["balance"] == 3
+    assert here.json("audit", "--account", name)[0]["action"] == "set_balance"
+    here.json("erase", name, "--yes", "--force")
+    assert here.json("credits", "history", name) == []
+    assert "not UTF-8" in here.json("credits", "balance", "user:\udcff", code=2)["message"]
 
 
 def test_verify_and_rebuild_count_alike(here: Terminal) -> None:

@@ -15,6 +15,7 @@ from tests.helpers.tampering import account_id, announced
 from tests.helpers.world import World, world
 
 from faregate.consumers import sweeper
+from faregate.consumers.kafka import Cluster
 from faregate.events import decode
 from faregate.events.topics import apply_topics
 from faregate.ledger import acts
@@ -359,8 +360,10 @@ async def test_the_command_refuses_who_is_not_at_rest_and_an_org_that_is_not_mea
 async def test_retention_is_read_from_the_cluster_where_there_is_one(stack: Stack) -> None:
     prefix = f"{new_id('kept')}."
     await apply_topics(stack.kafka, prefix=prefix, partitions=1)
-    found = {t["topic"]: (t["days"], t["from"]) for t in await retention(stack.kafka, prefix)}
+    found = {
+        t["topic"]: (t["days"], t["from"]) for t in await retention(Cluster(stack.kafka), prefix)
+    }
     assert found[f"{prefix}credits.ledger"] == (365, "cluster")
     assert found[f"{prefix}credits.checkpoints"] == (None, "cluster")
-    away = await retention("127.0.0.1:1", prefix)
+    away = await retention(Cluster("127.0.0.1:1"), prefix)
     assert {t["from"] for t in away} == {"definition"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.helpers.forking import faregate
 from tests.helpers.kafka import Raw
 from tests.helpers.world import World
 from tests.integration.gateway.calling import town
@@ -45,7 +45,7 @@ async def command(here: World, *words: str, code: int = 0) -> Any:
     """Run `faregate fraud …` and give its JSON."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("FAREGATE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "faregate.runtime", "fraud", *words, "--json",
+        *faregate(), "fraud", *words, "--json",
         env=env | here.environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -316,7 +316,7 @@ async def _watched(
     here: World, owned: dict[int, int], *, waits: bool = False
 ) -> AsyncIterator[tuple[Offsets, asyncio.Event]]:
     """Watch a group that has its partitions and does not read."""
-    topics = await describe_all(here.kafka, [here.prefix + "usage.recorded"])
+    topics = await describe_all(here.cluster, [here.prefix + "usage.recorded"])
     offsets, gave_up = Offsets(here.store, "deduction", topics), asyncio.Event()
     offsets._known = {TopicPartition(here.prefix + "usage.recorded", n): o
                       for n, o in owned.items()}  # fmt: skip

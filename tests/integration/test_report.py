@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import Any
 
 import pytest
+from tests.helpers.forking import faregate
 from tests.helpers.kafka import Raw
 from tests.helpers.ledger import Ledger
 from tests.helpers.world import World, registered, until
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 async def _run(here: World, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "faregate.runtime", "report", *arguments,
+        *faregate(), "report", *arguments,
         env=here.environment(), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
@@ -119,7 +119,7 @@ async def test_who_waits_for_a_verified_address_is_counted(here: World) -> None:
 async def test_without_users_and_without_kafka(here: World) -> None:
     nowhere = {"FAREGATE_KAFKA": "127.0.0.1:1"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "faregate.runtime", "report", "--json",
+        *faregate(), "report", "--json",
         env=here.environment() | nowhere, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 from tests.simulation.planting import bug, everywhere, handler, method, nothing, within
 
@@ -55,6 +56,11 @@ def a_hold_is_closed_before_its_time() -> Plant:
         return hold.state != "closed" and now >= hold.expires_at - early
 
     return method(Hold, "is_due", is_due)
+
+
+@bug
+def what_was_settled_for_good_is_charged_again() -> Plant:
+    return patch.object(Hold, "is_settled", False)
 
 
 @bug

@@ -29,6 +29,7 @@ from faregate.ledger.core import (
     Release,
     Request,
     Reserve,
+    Revoke,
     Seen,
     SetAlerts,
     SetBalance,
@@ -49,6 +50,7 @@ EXPECT: dict[type, Expect] = {
     Finished: expect_requests.finished,
     Register: expect_office.register,
     SetBalance: expect_office.set_balance,
+    Revoke: expect_office.revoke,
     AddGrant: expect_office.grant,
     Refund: expect_office.refund,
     SetTier: expect_office.set_tier,
@@ -190,6 +192,7 @@ class Invariants:
             "hold_conflict": isinstance(cmd, Reserve) and run is not None,
             "unknown_hold": not isinstance(cmd, Reserve) and not mine,
             "payer_mismatch": run is not None and not mine and run.is_open(self.shadow.now),
+            "hold_settled": isinstance(cmd, Settle) and run is not None and run.settled_for_good,
             "unknown_price": isinstance(cmd, Settle) and cmd.usage is not None,
         }
         must(reasons.get(result.code), f"refused by {result.code}")

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from tests.simulation.database import Database
+from tests.simulation.entries import REVOKED
 
 from faregate.ledger.core import (
     AddGrant,
@@ -26,6 +27,7 @@ from faregate.ledger.core import (
     Release,
     Request,
     Reserve,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetMember,
@@ -201,6 +203,7 @@ OFFICE: dict[str, Make] = {
     "look": lambda _, event, user: Refresh(_own(event), user, welcome=True),
     "grant": grant,
     "set": lambda _, event, subject, target: SetBalance(_own(event), subject, target),
+    "revoke": lambda _, event, subject, number: Revoke(_own(event), subject, number, REVOKED),
     "refund": refund,
     "tier": lambda _, event, subject, tier, now: SetTier(_own(event), subject, tier, now),
     "quota": lambda _, event, user, calls: SetQuota(_own(event), user, calls),

@@ -53,6 +53,10 @@ def apply(shadow: Shadow, entries: list[Entry]) -> None:
             raise Broken("an allocation raised an alert")
 
 
+REVOKED = "revoked"
+"""The reason of what is taken out of one grant that somebody named."""
+
+
 def check_signs(entry: Entry) -> None:
     amount, held, debt = _SIGNS[entry.kind]
     if not (amount(entry.amount) and held(entry.held_delta) and debt(entry.debt_delta)):
@@ -75,6 +79,8 @@ def check_grants(shadow: Shadow, account: Rebuilt, entry: Entry) -> None:
         made_up_for = entry.kind == "debt" and number == shadow.standing(entry.subject).tier_grant
         if lot.expires_at is not None and lot.expires_at <= shadow.now and not made_up_for:
             raise Broken(f"{entry.subject}: grant {number} pays although it has expired")
+    if entry.kind == "adjustment" and entry.reason == REVOKED:
+        return
     last = max(lots[number].order for number in taken)
     for lot in lots.values():
         left = lot.remaining - lot.held - taken.get(lot.number, 0)

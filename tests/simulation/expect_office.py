@@ -14,6 +14,7 @@ from faregate.ledger.core import (
     Refresh,
     Refund,
     Register,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetMember,
@@ -46,6 +47,17 @@ def set_balance(shadow: Shadow, cmd: SetBalance, _: Outcome, entries: list[Entry
     account = shadow.account(cmd.subject)
     must((account.balance, account.debt) == (cmd.target, 0), f"{account.balance}, {account.debt}")
     must([e.kind for e in own(entries)] == ["adjustment"], "one adjustment")
+
+
+def revoke(shadow: Shadow, cmd: Revoke, _: Outcome, entries: list[Entry]) -> None:
+    (entry,) = own(entries)
+    apply(shadow, entries[:-1])
+    lot = shadow.account(cmd.subject).lots.get(cmd.number)
+    had = lot.remaining - lot.held if lot else 0
+    apply(shadow, [entry])
+    shadow.refreshed(cmd.subject)
+    must((entry.kind, entry.amount) == ("adjustment", -had), f"revoked {entry.amount} of {had}")
+    must(entry.grants == ((cmd.number, entry.amount, 0),), "of another grant")
 
 
 def refund(shadow: Shadow, cmd: Refund, _: Outcome, entries: list[Entry]) -> None:

@@ -48,6 +48,7 @@ def late(shadow: Shadow, cmd: ChargeUnpriced, outcome: Outcome, entries: list[En
 def settle(shadow: Shadow, cmd: Settle, outcome: Outcome, entries: list[Entry]) -> None:
     """Charge what a caller has used of a hold; the last time the rest is released."""
     run = own_hold(shadow, cmd)
+    must(not run.settled_for_good, "settled for good, and charged again")
     at = split(entries, "usage")
     is_open = run.is_open(shadow.now)
     apply(shadow, entries[:at])
@@ -62,7 +63,7 @@ def settle(shadow: Shadow, cmd: Settle, outcome: Outcome, entries: list[Entry]) 
     must(cost[1] is not None and cost[1] == (outcome.body or {})["cost"], "another cost is named")
     charge(shadow, used, run, is_open, cost, entries[at:])
     if cmd.final and run.hold:
-        run.state = "closed"
+        run.state, run.expected = "closed", run.settled
 
 
 def release(shadow: Shadow, cmd: Release, outcome: Outcome, entries: list[Entry]) -> None:

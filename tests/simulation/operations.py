@@ -172,6 +172,10 @@ class _Maker:
         target = self.pick((0, 1, 10, 45, 50)) * MICRO
         return ("set", self.event(self.asked), self.pick(SUBJECTS), target)
 
+    def revoke(self) -> Operation:
+        number = self.pick((1, 1, 2, 3, 4, 5, 8, 13))
+        return ("revoke", self.event(self.asked), self.pick(SUBJECTS), number)
+
     def refund(self) -> Operation:
         return ("refund", self.event(self.asked), self.pick((0, 0, 0, 1, 2, 3, 5)))
 
@@ -290,6 +294,7 @@ _WEIGHTS: dict[Callable[[_Maker], Operation], int] = {
     _Maker.conflict: 1,
     _Maker.grant: 6,
     _Maker.set_balance: 2,
+    _Maker.revoke: 1,
     _Maker.refund: 3,
     _Maker.tier: 3,
     _Maker.quota: 1,

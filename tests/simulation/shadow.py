@@ -61,6 +61,11 @@ class Run:
     def is_open(self, now: datetime) -> bool:
         return self.until is not None and self.state != "closed" and now < self.until
 
+    @property
+    def settled_for_good(self) -> bool:
+        """Whether its hold is closed and no usage of it is to come."""
+        return self.state == "closed" and self.expected in range(self.settled + 1)
+
     def is_due(self, now: datetime) -> bool:
         return self.until is not None and self.state != "closed" and now >= self.until
 

@@ -13,6 +13,7 @@ renderer shows:
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from tests.tidy.repository import ROOT, files
 
 MARK = "<!-- run -->"
 SHELLS = {"bash", "sh", "shell", "console"}
-RUNNABLE = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
+RUNNABLE = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 FENCE = re.compile(r"^\s*(?P<ticks>```+)\s*(?P<language>[\w+-]*)")
 CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

@@ -8,11 +8,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from tests.tidy.documents import MARK, RUNNABLE, Block, blocks, commands, documents, simple_commands
+from tests.tidy.documents import (
+    MARK,
+    RUNNABLE,
+    SHELLS,
+    Block,
+    blocks,
+    commands,
+    documents,
+    simple_commands,
+)
 from tests.tidy.repository import ROOT
 
 BLOCK_LIMIT_S = 240
@@ -107,18 +117,37 @@ def test_the_marked_blocks_of_a_document_run(path: Path, stack: Stack, tmp_path:
         "FAREGATE_KAFKA": stack.kafka,
         "FAREGATE_DATABASE": stack.database,
         "FAREGATE_HOME": str(tmp_path / "home"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": readers_path(),
     }
-    for block in blocks(path):
+    for number, block in enumerate(blocks(path)):
         if block.runs:
-            run_block(block, environment)
+            run_block(block, environment, typed_before(blocks(path)[:number]))
 
 
-def run_block(block: Block, environment: dict[str, str]) -> None:
-    """Run a block in a session of its own; what it leaves running goes with it."""
+def readers_path() -> str:
+    """Give PATH without the environment that runs the tests: a document says how it gets there."""
+    ours = {ROOT / ".venv" / "bin"}
+    if sys.prefix != sys.base_prefix:
+        ours.add(Path(sys.prefix) / "bin")
+    places = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join(place for place in places if Path(place) not in ours)
+
+
+def typed_before(earlier: Sequence[Block]) -> str:
+    """Give what a reader's shell keeps of earlier blocks, whether they run here or not: PATH."""
+    lines = [line for b in earlier if b.language in SHELLS for line in b.text.splitlines()]
+    return "".join(f"{line}\n" for line in lines if line.startswith("export PATH="))
+
+
+def run_block(block: Block, environment: dict[str, str], before: str = "") -> None:
+    """Run a block in a session of its own; what it leaves running goes with it.
+
+    `before`: the lines of shell that its reader has typed by then.
+    """
+    text = before + block.text if block.language in SHELLS else block.text
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [*RUNNABLE[block.language], block.text],
+            [*RUNNABLE[block.language], text],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

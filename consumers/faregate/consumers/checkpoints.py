@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
-import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -20,21 +20,26 @@ from faregate.events import InvalidRecord, LedgerCheckpointV1, decode, parse
 from faregate.events.amounts import MICRO
 from faregate.ledger.verify import Checkpoint
 
-log = structlog.get_logger("faregate.checkpoints")
-
 TOPIC = "credits.checkpoints"
 _POLL_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What was announced: oldest first within an account. `unreadable` records were no checkpoints."""
+
+    checkpoints: list[Checkpoint]
+    unreadable: int = 0
 
 
 class CheckpointsUnreadable(Exception):
     """The checkpoints cannot be read; the message says why."""
 
 
-async def read_checkpoints(cluster: Cluster, *, timeout_s: float = 30) -> list[Checkpoint]:
-    """Read every checkpoint that is in Kafka now, oldest first within an account.
+async def read_checkpoints(cluster: Cluster, *, timeout_s: float = 30) -> Said:
+    """Read every checkpoint that is in Kafka now.
 
-    Records that are no checkpoints are counted in the log and left out. Raises
-    CheckpointsUnreadable when Kafka does not answer within `timeout_s`, or has no such topic.
+    Raises CheckpointsUnreadable when Kafka does not answer within `timeout_s`, or has no such topic.
     """
     topic = cluster.topic(TOPIC)
     try:
@@ -48,7 +53,7 @@ async def read_checkpoints(cluster: Cluster, *, timeout_s: float = 30) -> list[C
 
 
 async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
-    described = await describe_all(cluster.bootstrap, [topic])
+    described = await describe_all(cluster, [topic])
     if topic not in described.partitions:
         raise CheckpointsUnreadable(
             f"no topic {topic} at {cluster.bootstrap}: run `faregate topics apply` first"
@@ -56,7 +61,7 @@ async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, n) for n in range(described.partitions[topic])]
 
 
-async def _read(cluster: Cluster, partitions: Sequence[TopicPartition]) -> list[Checkpoint]:
+async def _read(cluster: Cluster, partitions: Sequence[TopicPartition]) -> Said:
     consumer = make_reader(cluster, "verify")
     await consumer.start()
     try:
@@ -72,9 +77,7 @@ async def _read(cluster: Cluster, partitions: Sequence[TopicPartition]) -> list[
                 found += read
     finally:
         await consumer.stop()
-    if unreadable:
-        log.warning("checkpoints_unreadable", count=unreadable)
-    return found
+    return Said(found, unreadable)
 
 
 async def _at_end(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:

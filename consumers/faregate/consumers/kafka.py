@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
+from faregate.events import connecting
 from faregate.events.topics import DLQ_EXTRA_BYTES, MAX_MESSAGE_BYTES, topic_name
 
 LARGEST_RECORD = MAX_MESSAGE_BYTES + DLQ_EXTRA_BYTES
@@ -17,11 +21,19 @@ LARGEST_UNPACKED = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Which Kafka, and the prefix that all our topics and groups have there."""
+    """Which Kafka, and the prefix that all our topics and groups have there.
+
+    `kafka` goes to every client (TLS, SASL). It may hold a password: never log it.
+    """
 
     bootstrap: str
     prefix: str = ""
     session_timeout_ms: int = 15_000
+    kafka: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def connection(self) -> dict[str, Any]:
+        """Give what a client of aiokafka needs to come in."""
+        return {**self.kafka, "bootstrap_servers": self.bootstrap}
 
     def topic(self, name: str) -> str:
         """Give the full name of one of the contract's topics."""
@@ -38,7 +50,7 @@ def make_consumer(cluster: Cluster, consumer: str) -> AIOKafkaConsumer:
     Range assignment gives the same partition numbers of co-partitioned topics to one member.
     """
     return AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
+        **cluster.connection(),
         group_id=cluster.group(consumer),
         client_id=f"faregate-{consumer}",
         enable_auto_commit=False,
@@ -58,7 +70,7 @@ def make_consumer(cluster: Cluster, consumer: str) -> AIOKafkaConsumer:
 def make_reader(cluster: Cluster, name: str) -> AIOKafkaConsumer:
     """Make a consumer without a group, for looking: it commits nothing and takes nothing away."""
     return AIOKafkaConsumer(
-        bootstrap_servers=cluster.bootstrap,
+        **cluster.connection(),
         client_id=f"faregate-{name}",
         group_id=None,
         enable_auto_commit=False,
@@ -79,7 +91,7 @@ def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
     """
     dead_letters = name.endswith("-dlq")
     return AIOKafkaProducer(
-        bootstrap_servers=cluster.bootstrap,
+        **cluster.connection(),
         client_id=f"faregate-{name}",
         acks="all",
         enable_idempotence=True,
@@ -90,6 +102,16 @@ def make_producer(cluster: Cluster, name: str) -> AIOKafkaProducer:
         request_timeout_ms=40_000 if name == "relay" else 10_000,
         metadata_max_age_ms=30_000,
     )
+
+
+def make_admin(cluster: Cluster, timeout_s: float = 10) -> AIOKafkaAdminClient:
+    """Make a client that asks about topics and groups."""
+    return AIOKafkaAdminClient(**cluster.connection(), request_timeout_ms=int(timeout_s * 1000))
+
+
+async def start(connect: Callable[[], Awaitable[object]], cluster: Cluster) -> None:
+    """Call `connect`, the start of a client. Raises KafkaRefused where a broker does not let it in."""
+    await connecting.start(connect, cluster.bootstrap, cluster.kafka)
 
 
 async def close_producer(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:

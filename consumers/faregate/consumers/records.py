@@ -21,7 +21,7 @@ async def there_now(
 
     A topic that does not exist has none. Raises aiokafka's errors when Kafka is away.
     """
-    described = await describe(cluster.bootstrap, topics)
+    described = await describe(cluster, topics)
     partitions = [
         TopicPartition(name, number)
         for name, count in described.partitions.items()

@@ -28,7 +28,7 @@ from aiokafka.errors import KafkaError
 
 from faregate.consumers import announce, batches, collector, spans
 from faregate.consumers.announce import Record
-from faregate.consumers.kafka import Cluster, close_producer, make_producer
+from faregate.consumers.kafka import Cluster, close_producer, make_producer, start
 from faregate.events import tracing
 from faregate.ledger import bodies, failpoints
 from faregate.ledger.database import TRANSIENT
@@ -55,6 +55,14 @@ _PLANS = (
 plan that is kept knows no ids, and so not how few rows a range has: this leaves it only keys."""
 
 Value = TypeVar("Value")
+
+
+async def _reset(connection: asyncpg.Connection) -> None:
+    """Let the lock go; where the server does not hear it, by ending the session."""
+    try:
+        await connection.reset()
+    except TRANSIENT:  # what broke the relay off says more
+        connection.terminate()
 
 
 class LostLock(Exception):
@@ -103,7 +111,7 @@ class Relay:
             in_flight: deque[Sent] = deque()
             try:
                 await self._prepare(connection)
-                await producer.start()
+                await start(producer.start, self._cluster)
                 log.info("relay_started")
                 while in_flight or not self._stopping.is_set():
                     await self._turn(connection, producer, in_flight)
@@ -111,7 +119,7 @@ class Relay:
                 await _give_up(in_flight)
                 await close_producer(producer)
                 if not connection.is_closed():
-                    await connection.reset()
+                    await _reset(connection)
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
         # A relay that has been stopped must not keep the lock: its session ends by the server.

@@ -99,7 +99,7 @@ async def letters(cluster: Cluster, topics: Sequence[str] = INPUT_TOPICS) -> Asy
 async def letter_at(cluster: Cluster, topic: str, partition: int, offset: int) -> Letter:
     """Read one dead letter of the source topic `topic`. Raises NoSuchLetter."""
     tp = TopicPartition(dlq_topic_of(cluster, topic), partition)
-    described = await describe(cluster.bootstrap, [tp.topic])
+    described = await describe(cluster, [tp.topic])
     if partition >= described.partitions.get(tp.topic, 0):
         raise NoSuchLetter(f"{tp.topic} has no partition {partition}")
     reader = make_reader(cluster, "replay")

@@ -27,6 +27,8 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from faregate.consumers.kafka import Cluster, start
+
 
 class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
     @classmethod
@@ -124,27 +126,27 @@ class ClusterTopics:
     partitions: dict[str, int]
 
 
-async def describe_all(bootstrap: str, topics: Sequence[str]) -> ClusterTopics:
+async def describe_all(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
     """Describe `topics`, waiting a moment for new ones: a broker knows them after its controller.
 
     Gives what there is after a second; raises aiokafka's errors when no broker answers.
     """
     for _ in range(_LOOKS):
-        described = await describe(bootstrap, topics)
+        described = await describe(cluster, topics)
         if all(topic in described.ids for topic in topics):
             break
         await asyncio.sleep(_LOOK_AGAIN_S)
     return described
 
 
-async def describe(bootstrap: str, topics: Iterable[str]) -> ClusterTopics:
-    """Ask the cluster at `bootstrap` who it is and for the ids of `topics`.
+async def describe(cluster: Cluster, topics: Iterable[str]) -> ClusterTopics:
+    """Ask a cluster who it is and for the ids of `topics`.
 
-    Raises aiokafka's errors when no broker answers. Topics that do not exist are left out.
+    Raises aiokafka's errors when no broker answers, KafkaRefused when one refuses us. Topics that do not exist are left out.
     """
-    client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    client = AIOKafkaClient(**cluster.connection(), request_timeout_ms=10_000)
     try:
-        await client.bootstrap()
+        await start(client.bootstrap, cluster)
         answer = await client.send(client.get_random_node(), _Metadata(topics))
     finally:
         await client.close()

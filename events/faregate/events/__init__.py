@@ -9,6 +9,7 @@ from faregate.events.amounts import (
     to_credits,
 )
 from faregate.events.codec import CONTENT_TYPE, InvalidRecord, decode, encode, parse
+from faregate.events.connecting import KafkaRefused
 from faregate.events.credits import (
     AlertData,
     CreditsAdjustedV1,
@@ -108,6 +109,7 @@ __all__ = [
     "GrantPart",
     "Id",
     "InvalidRecord",
+    "KafkaRefused",
     "LedgerCheckpointV1",
     "LedgerEntryData",
     "PipelineDeniedV1",

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from faregate.events.codec import decode, encode
+from faregate.events.connecting import start
 from faregate.events.data import EventData
 from faregate.events.envelope import Event
 from faregate.events.topics import (
@@ -81,10 +82,13 @@ class Publisher:
         self._seen: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        """Connect; raises aiokafka's KafkaConnectionError when the cluster cannot be reached."""
+        """Connect; raises aiokafka's KafkaConnectionError when the cluster cannot be reached.
+
+        KafkaRefused, which is one, says why a broker does not let us in.
+        """
         producer = AIOKafkaProducer(**self._options)
         try:
-            await producer.start()
+            await start(producer.start, self._options["bootstrap_servers"], self._options)
         except BaseException:
             await producer.stop()
             raise

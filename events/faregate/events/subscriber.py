@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from faregate.events.codec import InvalidRecord, decode, parse
+from faregate.events.connecting import start
 from faregate.events.data import EventData
 from faregate.events.envelope import Event
 from faregate.events.topics import TOPIC_OF_TYPE, TopicsFailed, no_topic, topic_name
@@ -108,14 +109,15 @@ class Subscriber:
     async def run(self) -> None:
         """Read until `stop` is called or a handler raises (its exception comes out of here).
 
-        Raises TopicsFailed when a topic is not there, and stays away for ten seconds.
+        Raises TopicsFailed when a topic is not there, and stays away for ten seconds, and
+        KafkaRefused when a broker does not let us in.
         """
         if not self._handlers:
             raise RuntimeError("register a handler first: @subscriber.on(PipelineDeniedV1)")
         topics = sorted({topic_name(self._prefix, TOPIC_OF_TYPE[name]) for name in self._handlers})
         consumer = AIOKafkaConsumer(**self._options)
         try:
-            await consumer.start()
+            await start(consumer.start, self._options["bootstrap_servers"], self._options)
             await self._see(consumer, topics)
             consumer.subscribe(topics)
             while not self._stopping:

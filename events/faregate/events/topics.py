@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from faregate.events.connecting import start
 from faregate.events.data import EventData
 from faregate.events.users import UserRegisteredV1
 
@@ -199,7 +200,7 @@ async def apply_topics(
     wanted = {topic_name(prefix, topic.name): topic for topic in chosen}
     admin = AIOKafkaAdminClient(**{**(kafka or {}), "bootstrap_servers": bootstrap})
     try:
-        await admin.start()
+        await start(admin.start, bootstrap, kafka)
         present = await _present(admin)
         missing = {name: topic for name, topic in wanted.items() if name not in present}
         created = await _create(admin, missing, partitions, replication)
@@ -231,7 +232,7 @@ async def partitions_of(
     """
     admin = AIOKafkaAdminClient(**{**(kafka or {}), "bootstrap_servers": bootstrap})
     try:
-        await admin.start()
+        await start(admin.start, bootstrap, kafka)
         return await _present(admin)
     except (KafkaError, OSError, TimeoutError) as error:
         message = f"topics could not be listed on {bootstrap}: {error or type(error).__name__}"

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from faregate.events.fields import ID_PATTERN, ID_RULE
 from faregate.gateway.answers import rejection
 from faregate.gateway.byok import routes as byok
 from faregate.gateway.callers import GuardedRoute
@@ -133,9 +134,9 @@ def _answer_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, _unavailable)
 
 
-async def _problem(_request: Request, error: Any) -> Response:
+async def _problem(request: Request, error: Any) -> Response:
     problem: Problem = error
-    return problem.response()
+    return problem.to(request.scope).response()
 
 
 async def _invalid(_request: Request, error: Any) -> Response:
@@ -147,8 +148,10 @@ async def _invalid(_request: Request, error: Any) -> Response:
 def _field(error: dict[str, Any]) -> dict[str, str]:
     """Name a field as its sender knows it, and never repeat its value."""
     place, *path = (str(part) for part in error["loc"])
-    name = ".".join(path) or place
-    return {"field": name, "message": str(error["msg"]).removeprefix("Value error, ")}
+    name, message = ".".join(path) or place, str(error["msg"]).removeprefix("Value error, ")
+    if error.get("ctx", {}).get("pattern") == ID_PATTERN:
+        message = f"must be {ID_RULE}"
+    return {"field": name, "message": message}
 
 
 async def _http(request: Request, error: Any) -> Response:
@@ -176,7 +179,8 @@ async def _bad_value(_request: Request, _error: Exception) -> Response:
     return Problem("validation_failed", "A value of this request cannot be stored.").response()
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
+async def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("unavailable", error=type(error).__name__)
     detail = "The database or the issuer does not answer; nothing was decided."
-    return Problem("check_unavailable", detail, headers={"Retry-After": "1"}).response()
+    problem = Problem("check_unavailable", detail, headers={"Retry-After": "1"})
+    return problem.to(request.scope).response()

@@ -6,7 +6,7 @@ A rule is a dependency of its route: `caller: Caller = Depends(spending)`. Route
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -45,10 +45,23 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Who calls, and the org that the call is for: subjects, as the ledger has them."""
+    """Who calls, and the org that the call is for: subjects, as the ledger has them.
+
+    `named` is who the call said is to pay: an org, or themselves; None where it did not say.
+    """
 
     caller: Caller
     org: str | None
+    named: str | None = None
+
+    @property
+    def ways(self) -> Sequence[str | None]:
+        """Give how a repeat of this call may have said who pays, as this one did first.
+
+        Whoever does not say so is the same caller after they have joined or left an org, and what
+        they did not say before they can still say.
+        """
+        return tuple(dict.fromkeys((self.named, None, self.org)))
 
     @property
     def user(self) -> str:
@@ -105,32 +118,36 @@ Manager = Annotated[Caller, Depends(managing)]
 Admin = Annotated[Caller, Depends(administering)]
 
 
-async def org_of(request: Request, caller: Caller) -> str | None:
-    """Give the org of a call: the header's, else the caller's only one, else None (their own).
+async def payer_of(request: Request, caller: Caller) -> Payer:
+    """Give who pays for a call: the header's org, else the caller's only one, else they themselves.
 
-    Raises Problem: `org_ambiguous` (400), `not_a_member` (403).
+    The header may name the caller's own account as well (`user:<their id>`): who was made a member
+    of an org can still spend what is theirs. Raises Problem: `org_ambiguous` (400), `not_a_member`
+    (403).
     """
     named = request.headers.get(_ORG_HEADER)
+    if named == caller.user:
+        return Payer(caller, None, named)
     orgs = await gateway_of(request).memberships.of(caller.user_id)
     if named is not None:
         named = named.removeprefix("org:")
         if named not in orgs:
             raise Problem("not_a_member", "You are not a member of the org in X-Faregate-Org.")
-        return f"org:{named}"
+        return Payer(caller, f"org:{named}", f"org:{named}")
     if len(orgs) > 1:
         raise Problem("org_ambiguous", "You belong to several organizations.")
-    return next((f"org:{org}" for org in orgs), None)
+    return Payer(caller, next((f"org:{org}" for org in orgs), None))
 
 
 class PayerRule(Rule):
     """A rule that also finds out which org the call is for: one dependency, not three."""
 
     async def __call__(self, request: Request) -> Payer:  # type: ignore[override]
-        """Give caller and org. Raises Problem as `Rule` and `org_of` do."""
+        """Give caller and org. Raises Problem as `Rule` and `payer_of` do."""
         caller = await super().__call__(request)
         if caller is None:
             raise TypeError("a rule about who pays needs a scope")
-        return Payer(caller, await org_of(request, caller))
+        return await payer_of(request, caller)
 
 
 class HolderRule(Rule):
@@ -160,13 +177,17 @@ SpendingPayer = Annotated[Payer, Depends(PayerRule(SPEND))]
 HoldPayer = Annotated[Payer, Depends(HolderRule(SPEND))]
 
 
-async def require_role(gateway: Gateway, caller: Caller, org_id: str, *, admin: bool) -> str:
+async def require_role(
+    gateway: Gateway, caller: Caller, org_id: str, *, admin: bool, reads: bool = False
+) -> str:
     """Check a caller's role in an org and give it; platform admins may do everything.
 
     Raises Problem `not_a_member` (also where there is no such org: who belongs to none learns
-    nothing about it), `forbidden`.
+    nothing about it), `forbidden`; to platform admins, where it `reads`, `account_not_found`.
     """
     if caller.is_admin:
+        if reads and await gateway.store.names.find(f"org:{org_id}") is None:
+            raise Problem("account_not_found", "There is no such organization.")
         return "admin"
     role = (await gateway.memberships.of(caller.user_id)).get(org_id)
     if role is None:
@@ -258,7 +279,7 @@ __all__ = [
     "anyone",
     "authenticate",
     "holding",
-    "org_of",
+    "payer_of",
     "require_json",
     "require_role",
     "rules_of",

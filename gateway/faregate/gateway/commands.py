@@ -50,8 +50,8 @@ class Tokens:
 def _named(
     gateway: Gateway, payer: Payer, key: str, command: str, content: Mapping[str, Any]
 ) -> Identity:
-    whole = {**content, "org": payer.org}
-    return identity(gateway.store, VIA, key, command, whole)
+    ways = [{**content, "org": way} for way in payer.ways]
+    return identity(gateway.store, VIA, key, command, *ways)
 
 
 def deduct(

@@ -87,7 +87,7 @@ class Edge:
         try:
             problem = await self._bounded(scope, receive, sending, lambda: status)
             if problem is not None:
-                await problem.response()(scope, receive, sending)
+                await problem.to(scope).response()(scope, receive, sending)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -26,6 +26,11 @@ class Reason:
 
 
 _BUY = "Buy credits for the payer, or wait until held credits are released."
+_SAME_KEY = "Try again with the same Idempotency-Key: it happens once."
+_A_KEY = (
+    "Try again in a moment; with an Idempotency-Key, where the call takes one, it happens once."
+)
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _ASK = "Ask an admin of the organization for an allocation."
 
 REASONS: Mapping[str, Reason] = {
@@ -33,7 +38,7 @@ REASONS: Mapping[str, Reason] = {
     "org_ambiguous": Reason(
         400,
         "The caller belongs to several organizations",
-        "Say which one with the header X-Faregate-Org.",
+        "Say which one, or user:<your id> for your own account, with the header X-Faregate-Org.",
     ),
     "unauthenticated": Reason(
         401,
@@ -74,6 +79,11 @@ REASONS: Mapping[str, Reason] = {
     ),
     "idempotency_conflict": Reason(
         409, "The Idempotency-Key was used for another request", "Send a new key."
+    ),
+    "hold_settled": Reason(
+        409,
+        "The hold was settled for good",
+        "If more was used than that, deduct it; settle with `final: false` while more is to come.",
     ),
     "below_held": Reason(409, "Below what is held", "Wait until held credits are released."),
     "conflict": Reason(409, "Conflict with the current state", "Read the state, then try again."),
@@ -120,7 +130,7 @@ REASONS: Mapping[str, Reason] = {
     "check_unavailable": Reason(
         503,
         "Nothing can be decided now",
-        "Try again with the same Idempotency-Key: it happens once.",
+        "Try again in a moment.",
     ),
 }
 
@@ -128,10 +138,12 @@ OF_REJECTION: Mapping[str, str] = {
     "idempotency_conflict": "idempotency_conflict",
     "below_held": "below_held",
     "unknown_hold": "unknown_hold",
+    "hold_settled": "hold_settled",
     "payer_mismatch": "unknown_hold",  # somebody else's hold is none that this caller knows of
     "unknown_price": "unknown_price",
     "amount_out_of_range": "validation_failed",
     "expires_in_the_past": "validation_failed",
+    "invalid_code": "validation_failed",
     "unknown_tier": "validation_failed",
     "unknown_milestone": "validation_failed",
     "not_a_member": "not_found",
@@ -180,8 +192,17 @@ class Problem(Exception):
         self.status = known.status
         self.detail = detail or f"{known.title}."
         self.help = helps or known.help
+        self._own_help = helps is not None
         self.headers = dict(headers or {})
         self.more = more
+
+    def to(self, scope: Mapping[str, Any]) -> Self:
+        """Say how this call (its ASGI scope) may be repeated: a key is of use to unsafe ones."""
+        if self.reason == "check_unavailable" and not self._own_help:
+            sent = any(name == b"idempotency-key" for name, _ in scope["headers"])
+            if scope["method"] not in _SAFE:
+                self.help = _SAME_KEY if sent else _A_KEY
+        return self
 
     def body(self) -> dict[str, Any]:
         """Give the members of the problem, in the contract's order."""

@@ -7,6 +7,7 @@ the first answer. Command line and gateway have nothing else.
 
 from faregate.ledger.acts_accounts import (
     grant,
+    revoke,
     set_alerts,
     set_balance,
     set_quota,
@@ -31,6 +32,7 @@ __all__ = [
     "grant",
     "reclaim",
     "refund",
+    "revoke",
     "set_alerts",
     "set_balance",
     "set_member",

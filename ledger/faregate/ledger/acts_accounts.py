@@ -14,6 +14,7 @@ from faregate.ledger.batch import Refs
 from faregate.ledger.core import (
     AddGrant,
     Rejected,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetQuota,
@@ -92,6 +93,29 @@ async def grant(
         allocated_by,
         notes,
     )
+    return await send(store, command, Refs(via, key), actor)
+
+
+async def revoke(
+    store: Store,
+    subject: str,
+    number: int,
+    *,
+    actor: str,
+    key: str,
+    via: str = CLI,
+    reason: str | None = None,
+) -> Done:
+    """Take back what is left of a grant, by its number; `reason` is a code that stays for ever.
+
+    Rejected `nothing_to_revoke`: there is no such grant, or all of it is used, gone or held.
+    """
+    account_named(subject)
+    if await store.names.find(subject) is None:
+        raise Rejected("nothing_to_revoke", f"there is no account {subject}")
+    content = {"subject": subject, "number": number, "reason": code("reason", reason)}
+    named = identity(store, via, key, "revoke", content)
+    command = Revoke(named, subject, number, reason or "revoked")
     return await send(store, command, Refs(via, key), actor)
 
 

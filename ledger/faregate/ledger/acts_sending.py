@@ -48,13 +48,17 @@ def identity(
     via: str,
     key: str,
     command: str,
-    content: Mapping[str, object],
+    *contents: Mapping[str, object],
     usage_key: bytes | None = None,
 ) -> Identity:
-    """Name an act by its source and key; the same key with other content is a conflict."""
-    written = {n: _plain(v) for n, v in content.items() if v is not None}
+    """Name an act by its source and key; the same key with other content is a conflict.
+
+    `contents` are ways to say the same, mostly one; the first is kept.
+    """
     keys = store.keys
-    return Identity(keys.event(via, key), keys.fingerprint(command, written), usage_key)
+    written = [{n: _plain(v) for n, v in c.items() if v is not None} for c in contents]
+    first, *also = [keys.fingerprint(command, content) for content in written]
+    return Identity(keys.event(via, key), first, usage_key, tuple(also))
 
 
 def _plain(value: object) -> object:

@@ -18,7 +18,7 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from faregate.ledger.batch import Submission
-from faregate.ledger.core import Allocate, Command, Decision, Outcome, Refund, Rejected
+from faregate.ledger.core import Allocate, Command, Decision, Outcome, Refund, Rejected, Revoke
 from faregate.ledger.keys import Keys
 from faregate.ledger.load import Loaded
 from faregate.ledger.queries import SQL
@@ -151,6 +151,8 @@ def _metadata(command: Command, ids: Mapping[str, int]) -> dict[str, Any]:
     }
     if isinstance(command, Refund):
         found["amount"] = command.parts[0].debt - command.parts[0].amount
+    if isinstance(command, Revoke):
+        found["grant"] = command.number
     if isinstance(command, Allocate) and command.amount is None:
         found["reclaimed"] = "all"
     user = getattr(command, "user", None)

@@ -21,6 +21,7 @@ from faregate.ledger.core import (
     Release,
     Request,
     Reserve,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetMember,
@@ -119,7 +120,9 @@ def _collect(needs: Needs, command: Command) -> None:
             | Release()
         ):
             _collect_work(needs, command)
-        case SetBalance() | AddGrant() | SetTier() | SetQuota() | SetAlerts() | Refresh():
+        case (
+            SetBalance() | AddGrant() | Revoke() | SetTier() | SetQuota() | SetAlerts() | Refresh()
+        ):
             needs.subjects.add(command.subject)
         case SetPolicy():
             needs.subjects.add(command.org)

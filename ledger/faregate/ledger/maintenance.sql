@@ -324,6 +324,27 @@ WHERE ($1::bigint IS NULL OR e.account_id = $1)
   AND ($2::timestamptz IS NULL OR e.at >= $2) AND ($3::timestamptz IS NULL OR e.at < $3)
   AND ($4::boolean OR m.account_id IS NULL);
 
+-- name: statement
+-- $1 account or NULL for all that have credits (allocations are limits on an org's), $2 and $3 times
+-- or NULL: what entries before $3 came to, those before $2 apart.
+SELECT e.kind, CASE WHEN e.kind IN ('bonus', 'adjustment') THEN e.reason END AS reason,
+       coalesce(e.at < $2::timestamptz, false) AS earlier, count(*) AS entries,
+       sum(e.amount)::bigint AS balance, sum(e.held_delta)::bigint AS held,
+       sum(e.debt_delta)::bigint AS debt
+FROM entries e
+WHERE ($1::bigint IS NULL OR e.account_id = $1)
+  AND ($3::timestamptz IS NULL OR e.at < $3)
+  AND ($1::bigint IS NOT NULL OR NOT EXISTS (SELECT FROM members m WHERE m.account_id = e.account_id))
+GROUP BY 1, 2, 3;
+
+-- name: statement_of_accounts
+-- $1 as above: what the accounts themselves say now.
+SELECT count(*) AS accounts, coalesce(sum(a.balance), 0)::bigint AS balance,
+       coalesce(sum(a.held), 0)::bigint AS held, coalesce(sum(a.debt), 0)::bigint AS debt
+FROM accounts a
+WHERE ($1::bigint IS NULL OR a.id = $1)
+  AND ($1::bigint IS NOT NULL OR NOT EXISTS (SELECT FROM members m WHERE m.account_id = a.id));
+
 -- name: erased_account
 -- An erased account by its number, for whoever asks for erased:<n>.
 SELECT account_id FROM subjects WHERE account_id = $1 AND subject IS NULL;

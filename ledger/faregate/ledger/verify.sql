@@ -93,7 +93,7 @@ WHERE ($1::timestamptz IS NULL OR o.at >= $1)
   AND (o.entries <> coalesce(e.entries, 0)
        OR (o.result = 'charged') <> (coalesce(e.charges, 0) = 1)
        OR (coalesce(e.holds, 0) > 0 AND o.result NOT IN ('initiated', 'reserved'))
-       OR (o.command = 'set_balance' AND coalesce(e.adjustments, 0) <> 1)
+       OR (o.command IN ('set_balance', 'revoke') AND coalesce(e.adjustments, 0) <> 1)
        OR (o.user_id IS NOT NULL AND u.account_id IS NULL)
        OR (o.org_id IS NOT NULL AND g.account_id IS NULL))
 ORDER BY o.id LIMIT 100;

@@ -14,7 +14,7 @@ import asyncpg
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from faregate.consumers.checkpoints import CheckpointsUnreadable
-from faregate.events import PublishFailed, TopicsFailed
+from faregate.events import KafkaRefused, PublishFailed, TopicsFailed
 from faregate.ledger.database import Unavailable
 from faregate.runtime import servers
 from faregate.runtime.servers import VARIABLES, Server, ServerMissing
@@ -67,6 +67,8 @@ def message(settings: Settings, server: Server, error: BaseException) -> str:
     """Say in one line which server failed, where it is named, and how it failed."""
     address, origin = _place(settings, server)
     where = f"{server} at {address} ({origin})"
+    if (refused := _refused(error)) is not None:
+        return f"{where} is there, but does not let us in: {refused}"
     if isinstance(error, Unavailable | CheckpointsUnreadable | PublishFailed):
         return f"{where}: {error}"  # says more than what its cause says
     if _unreached(error):
@@ -77,6 +79,8 @@ def message(settings: Settings, server: Server, error: BaseException) -> str:
 def fix(settings: Settings, server: Server, error: BaseException) -> str:
     """Say what to do about it."""
     name = _named_in(server)
+    if (refused := _refused(error)) is not None:
+        return _entrance(settings, refused)
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return f"correct user and password in {name}"
     if isinstance(error, CheckpointsUnreadable) and "topics apply" in str(error):
@@ -88,6 +92,32 @@ def fix(settings: Settings, server: Server, error: BaseException) -> str:
     return (
         f"start that server, or correct {name}; or take it out and use the embedded stack, which "
         "`faregate stack up` starts"
+    )
+
+
+def _refused(error: BaseException) -> KafkaRefused | None:
+    return next((one for one in _chain(error) if isinstance(one, KafkaRefused)), None)
+
+
+def _entrance(settings: Settings, refused: KafkaRefused) -> str:
+    """Say which settings let us into a Kafka that refused us."""
+    if servers.named(settings, "Kafka") is None:
+        return "see the log of that Kafka, and start it again: faregate stack up"
+    protocol, mechanism = label("kafka_security_protocol"), label("kafka_sasl_mechanism")
+    if refused.what == "login":
+        login = f"{label('kafka_sasl_username')} and {label('kafka_sasl_password')}"
+        return f"correct {login} (or {mechanism}, where its passwords are of another one)"
+    if refused.what == "mechanism":
+        return f"set {mechanism} to one that it takes: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    if refused.what == "certificate":
+        return (
+            f"name the authority's certificate in {label('kafka_ca_file')}; or, where it is for "
+            f"another name, write that in {label('kafka')}"
+        )
+    files = f"{label('kafka_cert_file')} and {label('kafka_key_file')}"
+    return (
+        f"set {protocol} to what it speaks at that port (PLAINTEXT, SSL, SASL_PLAINTEXT or "
+        f"SASL_SSL), and {files} if it wants the certificate of a client"
     )
 
 

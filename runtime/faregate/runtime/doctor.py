@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
-from faregate.consumers.kafka import Cluster
+from faregate.consumers.kafka import Cluster, make_admin, start
 from faregate.consumers.lag import lag_of
 from faregate.consumers.topic_ids import describe
 from faregate.events.topics import FOREVER, Topic, all_topics
@@ -192,9 +192,9 @@ async def _outbox(connection: asyncpg.Connection) -> Check:
 
 async def check_kafka(settings: Settings, cluster: Cluster, database: str | None) -> list[Check]:
     """Look at Kafka: reachable, its topics, and how far the consumers are behind."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap, request_timeout_ms=10_000)
+    admin = make_admin(cluster)
     try:
-        await admin.start()
+        await start(admin.start, cluster)
         brokers = len((await admin.describe_cluster())["brokers"])
         checks = [Check("kafka", "OK", counted(brokers, "broker"))]
         topics = await _topics(admin, cluster)
@@ -298,7 +298,7 @@ async def lag_by_group(pool: asyncpg.Pool, cluster: Cluster) -> dict[str, int]:
     """Count the records that each consumer group has still to read, by the kept offsets."""
     found = {}
     for name, topics in CONSUMERS.items():
-        described = await describe(cluster.bootstrap, [cluster.topic(t) for t in topics])
+        described = await describe(cluster, [cluster.topic(t) for t in topics])
         rows = await pool.fetch(SQL["offsets"], described.cluster, name)
         kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
         found[name] = await lag_of(cluster, described, kept)

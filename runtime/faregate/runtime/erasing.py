@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from faregate.consumers.kafka import Cluster, make_admin
 from faregate.events.topics import DAY_MS, FOREVER, all_topics, topic_name
 from faregate.ledger import acts, stored
 from faregate.ledger.core.renewal import gives
@@ -40,7 +40,7 @@ async def end_tier(store: Store, subject: str, actor: str) -> bool:
     return True
 
 
-async def retention(bootstrap: str | None, prefix: str) -> list[dict[str, Any]]:
+async def retention(cluster: Cluster | None, prefix: str) -> list[dict[str, Any]]:
     """Say of each topic for how long it keeps records: as the cluster has it, else as defined.
 
     `days` is None for a topic that keeps them for ever.
@@ -48,7 +48,7 @@ async def retention(bootstrap: str | None, prefix: str) -> list[dict[str, Any]]:
     wanted = {topic_name(prefix, topic.name): topic for topic in all_topics()}
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            found = await _configured(bootstrap, list(wanted)) if bootstrap else {}
+            found = await _configured(cluster, list(wanted)) if cluster else {}
     except (KafkaError, OSError):  # TimeoutError is an OSError
         found = {}
     return [
@@ -67,9 +67,9 @@ def _kept(name: str, retention_ms: int, *, known: bool) -> dict[str, Any]:
     }
 
 
-async def _configured(bootstrap: str, names: list[str]) -> Mapping[str, int]:
+async def _configured(cluster: Cluster, names: list[str]) -> Mapping[str, int]:
     """Read `retention.ms` of topics; those that the cluster does not have are left out."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=4000)
+    admin = make_admin(cluster, timeout_s=4)
     found: dict[str, int] = {}
     try:
         await admin.start()

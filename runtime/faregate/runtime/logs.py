@@ -8,8 +8,15 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 from faregate.runtime.settings import Settings
+
+_COMMON: tuple[Processor, ...] = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+)
 
 
 class _Seldom(logging.Filter):
@@ -47,17 +54,30 @@ def configure(settings: Settings, *, process: str) -> None:
     text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[structlog.contextvars.merge_contextvars, *_COMMON, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
     )
     structlog.contextvars.bind_contextvars(process=process)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Seldom(every_s=10.0))
-    logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s") if text else _json(process))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+
+
+def _json(process: str) -> logging.Formatter:
+    """Make what writes messages of libraries with the keys of our own, and `logger`.
+
+    They may come from any thread, which does not know what is bound to ours: the process.
+    """
+
+    def bound(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**event, "process": process}
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[bound, structlog.stdlib.add_logger_name, *_COMMON],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(),
+        ],
+    )

@@ -24,8 +24,9 @@ from faregate.consumers.offsets import Offsets
 from faregate.consumers.predecessor import Predecessor
 from faregate.consumers.relay import Relay
 from faregate.consumers.sweeper import Sweeper, SweeperSettings
-from faregate.consumers.topic_ids import ClusterTopics, describe_all
+from faregate.consumers.topic_ids import ClusterTopics, describe, describe_all
 from faregate.consumers.watchdog import Watchdog
+from faregate.events import KafkaRefused
 from faregate.ledger.database import make_pool
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
@@ -141,6 +142,7 @@ async def _start(
     store = await resources.enter_async_context(open_ledger(settings, servers, name, size))
     await _guarded(store.pool)
     if name == "relay":
+        await _let_in(cluster)
         return Relay(store, cluster)
     if name == "gateway":
         return _gateway(settings, lambda: _serving(store, settings, cluster))
@@ -150,6 +152,16 @@ async def _start(
             SweeperSettings(settings.sweep_every_s, checkpoint_every_s=settings.checkpoint_every_s),
         )
     return await _consumer(resources, settings, store, cluster, name)
+
+
+async def _let_in(cluster: Cluster) -> None:
+    """Refuse to wait for a Kafka that does not let us in; one that is away is waited for."""
+    try:
+        await describe(cluster, [])
+    except KafkaRefused:
+        raise
+    except KafkaError as error:
+        log.warning("kafka_is_away", error=repr(error))
 
 
 def _serving(store: Store, settings: Settings, cluster: Cluster) -> Process:
@@ -222,7 +234,7 @@ async def _predecessor(store: Store, cluster: Cluster, name: str) -> Predecessor
 
 
 async def _described(cluster: Cluster, topics: Sequence[str]) -> ClusterTopics:
-    described = await describe_all(cluster.bootstrap, topics)
+    described = await describe_all(cluster, topics)
     missing = [t for t in topics if t not in described.ids]
     if missing:
         raise no_topic(*missing)

@@ -69,8 +69,8 @@ async def failures(pool: asyncpg.Pool, cluster: Cluster) -> dict[str, int]:
 
     Offsets alone are asked for, no record is read. Raises aiokafka's errors.
     """
-    queue = await describe(cluster.bootstrap, [dlq_topic_of(cluster, TOPIC)])
-    topic = await describe(cluster.bootstrap, [cluster.topic(TOPIC)])
+    queue = await describe(cluster, [dlq_topic_of(cluster, TOPIC)])
+    topic = await describe(cluster, [cluster.topic(TOPIC)])
     rows = await pool.fetch(SQL["offsets"], topic.cluster, CONSUMER)
     kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
     return {

@@ -112,7 +112,7 @@ class Probe:
         return self._found
 
     async def _kafka(self) -> Check:
-        found = await describe(self._cluster.bootstrap, [])
+        found = await describe(self._cluster, [])
         return {"cluster": found.cluster}
 
     async def _database(self) -> Check:
@@ -124,7 +124,7 @@ class Probe:
 
     async def _lag_of(self, consumer: str) -> int:
         topics = [self._cluster.topic(t) for t in self._consumers[consumer]]
-        described = await describe(self._cluster.bootstrap, topics)
+        described = await describe(self._cluster, topics)
         rows = await self._store.pool.fetch(SQL["offsets"], described.cluster, consumer)
         kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
         return await lag_of(self._cluster, described, kept)

@@ -18,6 +18,8 @@ from faregate.events.amounts import format_credits, parse_credits
 from faregate.ledger.core import Rules, Welcome
 from faregate.runtime.identity_fields import SECRETS as IDENTITY_SECRETS
 from faregate.runtime.identity_fields import IdentityFields
+from faregate.runtime.kafka_fields import SECRETS as KAFKA_SECRETS
+from faregate.runtime.kafka_fields import KafkaFields
 from faregate.runtime.lago_fields import SECRETS as LAGO_SECRETS
 from faregate.runtime.lago_fields import LagoFields
 from faregate.runtime.llm_fields import SECRETS as LLM_SECRETS
@@ -28,7 +30,7 @@ from faregate.runtime.wording import in_credits, meant
 
 PREFIX = "FAREGATE_"
 CONFIG_ENVIRONMENT = "FAREGATE_CONFIG"
-SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS, *LAGO_SECRETS)
+SECRETS = (*LLM_SECRETS, *IDENTITY_SECRETS, *LAGO_SECRETS, *KAFKA_SECRETS)
 _LAST_PORT = 65_535
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,100}").fullmatch
 DEFAULT_PORT = 8080
@@ -43,7 +45,7 @@ class SettingsError(Exception):
         self.fix = fix
 
 
-class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
+class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields, KafkaFields):
     """All settings of the product. Times are seconds, amounts credits."""
 
     model_config = SettingsConfigDict(env_prefix="FAREGATE_", extra="forbid", frozen=True)
@@ -182,6 +184,13 @@ class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
             )
         return self
 
+    @model_validator(mode="after")
+    def _comes_in(self) -> Self:
+        """Refuse what no Kafka could be reached with. Raises SettingsError."""
+        if (fault := self.kafka_fault(self.kafka, label)) is not None:
+            raise SettingsError(*fault)
+        return self
+
     def rules(self) -> Rules:
         """Give the rules that decisions rest on."""
         return Rules(
@@ -204,8 +213,8 @@ class Settings(LlmFields, IdentityFields, LagoFields, StreamsFields):
         )
 
     def cluster(self, bootstrap: str) -> Cluster:
-        """Give the Kafka at `bootstrap` with our prefix and time-outs."""
-        return Cluster(bootstrap, self.topic_prefix, self.session_timeout_ms)
+        """Give the Kafka at `bootstrap` with our prefix and time-outs, and how we come in."""
+        return Cluster(bootstrap, self.topic_prefix, self.session_timeout_ms, self.kafka_options())
 
     def masked(self) -> dict[str, Any]:
         """Give what is in force, for people to read: secrets are masked."""

@@ -18,6 +18,7 @@ def options(settings: Settings, bootstrap: str, directory: Path | None) -> Optio
     """Give what is set about the streams."""
     return Options(
         bootstrap=bootstrap,
+        kafka=settings.kafka_options(),
         prefix=settings.topic_prefix,
         directory=directory,
         replication=settings.replication,

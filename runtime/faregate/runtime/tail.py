@@ -59,7 +59,7 @@ async def follow(
 
 
 async def _partitions(cluster: Cluster, topic: str) -> list[TopicPartition]:
-    described = await describe(cluster.bootstrap, [topic])
+    described = await describe(cluster, [topic])
     if topic not in described.partitions:
         raise no_topic(topic)
     return [TopicPartition(topic, number) for number in range(described.partitions[topic])]

@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from faregate.consumers.groups import at_work, committed
-from faregate.consumers.kafka import Cluster, make_reader
+from faregate.consumers.kafka import Cluster, make_admin, make_reader, start
 from faregate.consumers.lag import lag_of
 from faregate.consumers.topic_ids import describe, describe_all
 from faregate.events import Event, InvalidRecord, decode
@@ -48,7 +47,7 @@ class Top:
         self._cluster = cluster
         self._most = most
         self._reader = make_reader(cluster, "top")
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        self._admin = make_admin(cluster, timeout_s=40)
         self._rates: dict[str, Value] = {}
         self._denials: dict[str, Value] = {}
         self._alerts: deque[Value] = deque(maxlen=_KEPT_ALERTS)
@@ -63,10 +62,10 @@ class Top:
         return self
 
     async def _begin(self) -> None:
-        await self._admin.start()
+        await start(self._admin.start, self._cluster)
         await self._reader.start()
         names = [self._cluster.topic(name) for name in _TOPICS]
-        described = await describe(self._cluster.bootstrap, names)
+        described = await describe(self._cluster, names)
         partitions = [
             TopicPartition(name, number)
             for name, count in described.partitions.items()
@@ -151,7 +150,7 @@ class Top:
 
     async def _lag(self, consumer: str) -> int:
         topics = [self._cluster.topic(topic) for topic in CONSUMERS[consumer]]
-        described = await describe_all(self._cluster.bootstrap, topics)
+        described = await describe_all(self._cluster, topics)
         rows = await self._store.pool.fetch(SQL["offsets"], described.cluster, consumer)
         kept = {(r["topic_id"], r["partition"]): r["next_offset"] for r in rows}
         return await lag_of(self._cluster, described, kept)

@@ -1,7 +1,9 @@
 """What can be set about the streams; `runtime` makes it of its settings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +45,5 @@ class Options:
     """Domains whose users have nothing in common: they are not counted."""
     reconcile_after_s: float = 30.0
     """A checkpoint that is ahead of the announcements for longer is an alert."""
+    kafka: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What aiokafka's clients take beside the servers (TLS, SASL): never log it."""

@@ -130,7 +130,7 @@ def _places(name: str, options: Options, partitions: int) -> Sequence[TopicParti
 async def _client(name: str, options: Options) -> AsyncIterator[AIOKafkaConsumer]:
     """Ask for a group without being a member of it."""
     client = AIOKafkaConsumer(
-        bootstrap_servers=options.bootstrap,
+        **{**options.kafka, "bootstrap_servers": options.bootstrap},
         group_id=application(options.prefix, name),
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -51,13 +51,14 @@ async def make(names: Sequence[str], options: Options) -> list["Stream"]:
 
     Raises StreamsFault where a topic that they read does not exist or they do not fit together.
     """
-    present = await partitions_of(options.bootstrap)
+    present = await partitions_of(options.bootstrap, kafka=options.kafka)
     counts = {name: _partitions(name, options.prefix, present) for name in names}
     for count in sorted(set(counts.values())):
         internal = internal_topics(name for name in names if counts[name] == count)
         _require_partitions(internal, count, options.prefix, present)
         changes = await apply_topics(
             options.bootstrap,
+            kafka=options.kafka,
             prefix=options.prefix,
             replication=options.replication,
             partitions=count,

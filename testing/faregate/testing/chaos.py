@@ -9,6 +9,7 @@ from typing import Literal, cast
 import asyncpg
 from aiokafka.errors import KafkaError
 
+from faregate.consumers.kafka import Cluster
 from faregate.consumers.topic_ids import describe
 from faregate.ledger.failpoints import ENVIRONMENT_NAME
 from faregate.testing.backends import CannotRestart, Server
@@ -112,7 +113,7 @@ class Chaos:
 async def _kafka_answers(kafka: str) -> None:
     while True:
         with suppress(KafkaError, OSError):
-            if (await describe(kafka, [])).cluster:
+            if (await describe(Cluster(kafka), [])).cluster:
                 return
         await asyncio.sleep(_POLL_S)
 

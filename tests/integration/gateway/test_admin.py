@@ -79,6 +79,22 @@ async def test_grants_burn_by_priority_and_are_listed(here: Town) -> None:
     assert past.problem == (400, "validation_failed")
 
 
+async def test_a_wrong_grant_is_taken_back(here: Town) -> None:
+    admin, ada = await here.admin(), await here.rich(100)
+    wrong = await admin.post("/v1/admin/grants", subject("user", ada.user_id, credits=50))
+    body = subject("user", ada.user_id, grant_number=wrong["grant_number"], reason="slip")
+    for _ in range(2):
+        done = await admin.post("/v1/admin/grants/revoke", body, key="k")
+        assert (done.status, done["credits"], done["balance"]) == (200, 50, 100)
+    gone = await admin.post("/v1/admin/grants/revoke", body)
+    assert gone.problem == (409, "conflict")
+    assert "Nothing of this grant is left" in gone["detail"]
+    for field, value in (("reason", "a sentence"), ("grant_number", 0), ("subject_type", "group")):
+        refused = await admin.post("/v1/admin/grants/revoke", {**body, field: value})
+        assert refused.problem == (400, "validation_failed"), field
+    assert (await ada.post("/v1/admin/grants/revoke", body)).problem == (403, "forbidden")
+
+
 async def test_a_charge_is_refunded_once(here: Town) -> None:
     admin, ada = await here.admin(), await here.rich(100)
     charged = await ada.post("/api/v1/credits/deduct", {"credits": 30, "reference": "r"})

@@ -117,6 +117,9 @@ async def test_with_the_database_away_nothing_is_allowed(
             refused = await ada.call(method, path, body)
             assert refused.problem == (503, "check_unavailable"), path
             assert "sufficient" not in str(refused.json)
+            assert ("Idempotency-Key" in refused["help"]) == (method == "POST"), path
+        again = await ada.post("/api/v1/holds", {"credits": 1, "reference": "r"}, key="k")
+        assert again["help"] == "Try again with the same Idempotency-Key: it happens once."
         assert (await here.nobody.get("/health")).status == 200
 
 
@@ -181,6 +184,7 @@ async def test_not_ready_says_which_server_is_away(store: Store) -> None:
         not_ready = await Person(http).get("/ready")
         assert not_ready.problem == (503, "check_unavailable")
         assert "kafka" in not_ready["detail"]
+        assert not_ready["help"] == "Try again in a moment."
 
 
 @pytest.fixture

@@ -45,6 +45,21 @@ async def test_a_hold_that_is_released_gives_all_of_it_back(here: Town) -> None:
     assert await here.balance(ada) == 100
 
 
+async def test_what_was_settled_for_good_is_not_charged_again(here: Town) -> None:
+    ada = await here.rich(100)
+    hold = f"/api/v1/holds/{await held(ada, credits=40)}"
+    for _ in range(2):
+        assert (await ada.post(f"{hold}/settle", {"credits": 5}, key="k"))["balance"] == 95
+    for final in (True, False):
+        again = await ada.post(f"{hold}/settle", {"credits": 5, "final": final})
+        assert again.problem == (409, "hold_settled")
+        assert "deduct" in again["help"]
+    whole = {"operations": [{"op": "settle", "hold_id": hold.rpartition("/")[2], "credits": 5}]}
+    (again,) = (await ada.post("/api/v1/holds/batch", whole))["results"]
+    assert (again["status"], again["reason"]) == (409, "hold_settled")
+    assert await here.balance(ada) == 95
+
+
 async def test_a_key_releases_one_hold(here: Town) -> None:
     ada = await here.rich(100)
     one, other = await held(ada, credits=40), await held(ada, credits=7)
@@ -210,3 +225,11 @@ async def test_a_batch_that_is_not_valid_does_nothing(here: Town, operations: An
     refused = await ada.post("/api/v1/holds/batch", {"operations": operations})
     assert refused.problem == (400, "validation_failed")
     assert await here.balance(ada) == 100
+
+
+async def test_an_id_that_cannot_be_is_told_by_the_rule_and_not_by_a_pattern(here: Town) -> None:
+    ada = await here.rich(50)
+    refused = await ada.post("/api/v1/holds", {"credits": 1, "reference": "a\u202eb"})
+    (error,) = refused["errors"]
+    assert error["field"] == "reference"
+    assert error["message"].startswith("must be 1 to 200 characters, without control")

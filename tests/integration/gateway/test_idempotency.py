@@ -45,6 +45,52 @@ async def test_the_same_key_at_once_happens_once(here: Town) -> None:
     assert await here.balance(ada) == 70
 
 
+async def test_a_repeat_is_one_whatever_its_caller_belongs_to_since(here: Town) -> None:
+    """Else they are told that the key was used, send a new one, and are charged twice."""
+    ada = await here.rich(100)
+    body, batch = (
+        {"credits": 30, "reference": "r"},
+        {"operations": [{"op": "reserve", "credits": 3}]},
+    )
+    calls = [
+        ("/api/v1/credits/deduct", body),
+        ("/api/v1/holds", {"credits": 5}),
+        ("/api/v1/holds/batch", batch),
+    ]
+    first = [await ada.post(path, sent, key="k1") for path, sent in calls]
+    own = f"user:{ada.user_id}"
+    orgs = [await here.org(ada, 1_000)]
+    assert [(await ada.post(path, sent, key="k1")).json for path, sent in calls] == [
+        f.json for f in first
+    ]
+    orgs.append(await here.org(ada, 1_000))
+    for path, sent in calls:
+        assert (await ada.post(path, sent, key="k1")).problem == (400, "org_ambiguous")
+    for named in (own, orgs[0]):
+        again = [(await ada.post(path, sent, key="k1", org=named)).json for path, sent in calls]
+        assert again == [f.json for f in first]
+    assert await here.balance(ada) == 62
+
+
+async def test_a_key_that_named_one_org_is_not_for_another(here: Town) -> None:
+    ada = await here.rich(100)
+    orgs = [await here.org(ada, 1_000) for _ in range(2)]
+    for org in orgs:
+        allocation = {"user_id": ada.user_id, "credits": 50}
+        await ada.post(f"/api/v1/credits/organization/{org}/allocate", allocation)
+    body, path = {"credits": 30, "reference": "r"}, "/api/v1/credits/deduct"
+    first = await ada.post(path, body, key="k1", org=orgs[0])
+    assert first["payer"] == f"org:{orgs[0]}"
+    for other in (orgs[1], f"user:{ada.user_id}"):
+        assert (await ada.post(path, body, key="k1", org=other)).problem == (
+            409,
+            "idempotency_conflict",
+        )
+    left = await ada.call("DELETE", f"/api/v1/org/{orgs[1]}/members/{ada.user_id}")
+    assert left.problem == (409, "conflict")
+    assert await here.balance(ada) == 100
+
+
 async def test_a_key_is_its_callers_and_its_routes_alone(here: Town) -> None:
     ada, bob = await here.rich(100), await here.rich(100)
     body = {"credits": 30, "reference": "r"}

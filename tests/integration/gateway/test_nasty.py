@@ -70,6 +70,7 @@ MORE: dict[str, dict[str, Any]] = {
         "kind": "k",
     },
     "POST /v1/admin/grants": {"priority": 1, "expires_at": None, "notes": "n", "kind": "bonus"},
+    "POST /v1/admin/grants/revoke": {"reason": None},
     "POST /v1/admin/prices": {"effective_from": None, "backdate": None},
     "POST /v1/admin/refunds": {"usage_id": None, "source": None, "reason": None},
     "POST /api/v1/credits/deduct": {"model": None, "tokens": None, "description": "d"},

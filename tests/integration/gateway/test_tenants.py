@@ -108,6 +108,7 @@ CASES: dict[str, Case] = {
     "POST /api/v1/holds/{hold_id}/release": Case(stranger=(404, "unknown_hold")),
     "GET /api/v1/org/{org_id}": Case(stranger=OUTSIDE),
     "POST /api/v1/org/{org_id}/invite": Case({"email": "{mate}"}, own=201, stranger=OUTSIDE),
+    "DELETE /api/v1/org/{org_id}/members/{user_id}": Case(own=204, stranger=OUTSIDE),
     f"GET {ORG_CREDITS}": Case(stranger=OUTSIDE),
     f"POST {ORG_CREDITS}/purchase": Case({"credits": 5}, stranger=OUTSIDE),
     f"POST {ORG_CREDITS}/allocate": Case({"user_id": "{user}", "credits": 5}, stranger=OUTSIDE),
@@ -120,6 +121,7 @@ CASES: dict[str, Case] = {
     "POST /v1/admin/credits/set": Case({**SUBJECT, "balance": 500}, stranger=NOT_ADMIN),
     "POST /v1/admin/grants": Case({**SUBJECT, "credits": 5}, own=201, stranger=NOT_ADMIN),
     "GET /v1/admin/grants": Case(query="?subject_type=user&subject_id={user}", stranger=NOT_ADMIN),
+    "POST /v1/admin/grants/revoke": Case({**SUBJECT, "grant_number": 1}, stranger=NOT_ADMIN),
     "POST /v1/admin/refunds": Case({"entry_id": "{entry}"}, own=201, stranger=NOT_ADMIN),
     "POST /v1/admin/tiers": Case({**SUBJECT, "tier": "enterprise"}, stranger=NOT_ADMIN),
     "GET /v1/admin/tiers": Case(stranger=NOT_ADMIN),
@@ -138,6 +140,7 @@ CASES: dict[str, Case] = {
 }
 LAST = (
     "DELETE /api/v1/settings/byok-keys/{provider}",
+    "DELETE /api/v1/org/{org_id}/members/{user_id}",
     "POST /api/v1/holds/{hold_id}/release",
     "POST /api/v1/holds/batch",
     "POST /v1/admin/prices",
@@ -192,7 +195,7 @@ class Victim:
         if isinstance(value, str):
             ids = {"user": self.person.user_id, "hold": self.hold, "email": self.person.email}
             ids |= {"org_id": self.org, "org": self.org, "hold_id": self.hold}
-            ids |= {"mate": self.mate.email, "provider": "openrouter"}
+            ids |= {"mate": self.mate.email, "user_id": self.mate.user_id, "provider": "openrouter"}
             ids |= {"letter_id": "usage.recorded:0:0", "case_id": NOBODY_ID}
             for name, id_ in ids.items():
                 value = value.replace(f"{{{name}}}", id_)

@@ -87,6 +87,20 @@ def test_a_container_engine_that_does_not_answer_is_said_in_one_line(
     result.stdout.fnmatch_lines([f"faregate stack: none: {line}", line])
 
 
+def test_settings_of_the_gateway_are_refused_since_none_runs(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.faregate(gateway_port=0, hold_ttl_s=5)
+        async def test_calls(faregate): pass
+        """
+    )
+    result = suite.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*the kit runs no gateway, so gateway_port would do nothing*"])
+
+
 def test_embedded_servers_are_started_for_a_suite_and_leave_nothing(
     suite: pytest.Pytester, stack: Stack
 ) -> None:

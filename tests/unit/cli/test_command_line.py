@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_help_names_every_command_and_loads_none_of_their_modules() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in PLACES)
+
+
+def test_the_version_is_said_without_the_engine() -> None:
+    code = (
+        "import sys; from faregate.runtime.cli import run_cli; assert run_cli(['--version']) == 0; "
+        "assert not {'aiokafka', 'asyncpg', 'structlog', 'faregate.events'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"faregate {importlib.metadata.version('faregate')}\n"
 
 
 def test_reading_a_balance_needs_no_logs_and_no_consumers() -> None:

@@ -55,6 +55,18 @@ def grants(draw: st.DrawFn) -> Make:
     )
 
 
+@st.composite
+def revocations(draw: st.DrawFn) -> Make:
+    """Of a grant that an account has, or of one that it has not."""
+    subject, n = draw(st.sampled_from(SUBJECTS)), draw(st.integers(0, 3))
+
+    def make(twin: Twin) -> Command:
+        numbers = [g.number for g in twin.account(subject).grants]
+        return twin.make.revoke(subject, [*numbers, 1, 99][n % (len(numbers) + 2)])
+
+    return make
+
+
 def later(twin: Twin, seconds: int | None) -> datetime | None:
     return None if seconds is None else twin.now + timedelta(seconds=seconds)
 
@@ -208,6 +220,7 @@ events = st.one_of(requests(), usages(), usages(), completions(), finishes())
 acts = st.one_of(
     settings_of_balance(),
     grants(),
+    revocations(),
     plans(),
     memberships(),
     memberships(),

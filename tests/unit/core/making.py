@@ -22,6 +22,7 @@ from faregate.ledger.core import (
     Release,
     Request,
     Reserve,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetMember,
@@ -182,6 +183,9 @@ class Commands:
         """`terms`: priority, expires_at, source, allocated_by, notes, reason."""
         identity = self._identity(None, ("grant", subject, micro, kind, terms))
         return AddGrant(identity, subject, kind, micro, **terms)
+
+    def revoke(self, subject: str, number: int) -> Revoke:
+        return Revoke(self._identity(None, ("revoke", subject, number)), subject, number, "slip")
 
     def deduct(
         self, micro: int, *, user: str = "ann", org: str | None = None, counts: bool = False

@@ -12,6 +12,7 @@ from faregate.ledger.core import (
     AddGrant,
     Refresh,
     Refund,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetPolicy,
@@ -52,6 +53,21 @@ class Acts:
         number = money.add(cmd.subject, cmd.kind, amount, terms, cmd.reason)
         money.pay_debt(cmd.subject)
         return Answer("granted", {"account": cmd.subject, "grant": number})
+
+    def revoke(self, cmd: Revoke) -> Answer:
+        money = self.money
+        money.bring_up(cmd.subject)
+        left = [
+            money.free(cmd.subject, lot)
+            for lot in money.purse(cmd.subject).lots
+            if lot.number == cmd.number
+        ]
+        if not sum(left):
+            raise Refused("nothing_to_revoke")
+        (amount,) = left
+        money.move(cmd.subject, "adjustment", {cmd.number: -amount}, reason=cmd.reason)
+        facts = {"account": cmd.subject, "grant": cmd.number, "amount": amount}
+        return Answer("revoked", facts)
 
     def refund(self, cmd: Refund, charge: Sequence[Move]) -> Answer:
         """`charge`: what this ledger itself wrote for it."""

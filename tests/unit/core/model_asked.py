@@ -82,6 +82,9 @@ class Asked:
 
     def settle(self, cmd: Settle) -> Answer:
         run = self._of_caller(cmd)
+        hold = run.hold
+        if hold and hold.state == "closed" and hold.expected in range(hold.settled + 1):
+            raise Refused("hold_settled")
         used = cmd.usage or Usage(cmd.identity, cmd.user, cmd.org, cmd.pipeline_key, self.money.now)
         if cmd.usage is not None:
             self.money.bring_up(cmd.user)
@@ -95,6 +98,8 @@ class Asked:
         self.charges.charge(used, run, price)
         if cmd.final:
             self.runs.close(run, "settled")
+            if run.hold:
+                run.hold.expected = run.hold.settled
         facts = {"payer": payer, "cost": price[1], "price_version": price[0]}
         return Answer("charged", facts)
 

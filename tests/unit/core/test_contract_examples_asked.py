@@ -201,6 +201,36 @@ class TestReserve:
             ("user:ann", "usage", -3, 0, 0),
         ]
 
+    def test_what_was_settled_for_good_is_not_settled_again(self, twin: Twin) -> None:
+        """A repeat without a key would be charged once more."""
+        give(twin, "user:ann", 20)
+        twin.do(twin.make.reserve("h1", micro(8)))
+        twin.do(twin.make.settle("h1", micro(2), final=False))
+        twin.do(twin.make.settle("h1", micro(3)))
+        for final in (True, False):
+            again = twin.make.settle("h1", micro(3), final=final)
+            assert reason(twin.do(again)) == "hold_settled"
+        assert twin.do(twin.make.release("h1")).facts == {"released": 0}
+        assert twin.figures("user:ann") == (15, 0, 0)
+
+    def test_nor_where_that_came_after_its_time(self, twin: Twin) -> None:
+        give(twin, "user:ann", 20)
+        twin.do(twin.make.reserve("h1", micro(4)))
+        twin.wait(hours=1)
+        twin.do(twin.make.settle("h1", micro(1), final=False))
+        twin.do(twin.make.settle("h1", micro(2)))
+        assert reason(twin.do(twin.make.settle("h1", micro(2)))) == "hold_settled"
+        assert twin.figures("user:ann") == (17, 0, 0)
+
+    def test_what_was_released_can_still_be_charged(self, twin: Twin) -> None:
+        """Who gave the rest back has not said that nothing was used."""
+        give(twin, "user:ann", 20)
+        twin.do(twin.make.reserve("h1", micro(4)))
+        twin.do(twin.make.release("h1"))
+        twin.do(twin.make.settle("h1", micro(3)))
+        assert twin.figures("user:ann") == (17, 0, 0)
+        assert reason(twin.do(twin.make.settle("h1", micro(3)))) == "hold_settled"
+
     def test_release_gives_back_and_twice_is_harmless(self, twin: Twin) -> None:
         give(twin, "user:ann", 10)
         twin.do(twin.make.reserve("h1", micro(4)))

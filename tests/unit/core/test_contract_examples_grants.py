@@ -274,6 +274,33 @@ class TestRefunds:
         assert twin.account("user:ann").granted == micro(5)
 
 
+class TestRevocations:
+    def test_one_grant_is_revoked_as_far_as_it_is_free(self, twin: Twin) -> None:
+        give(twin, "user:ann", 10, priority=1)
+        give(twin, "user:ann", 20)
+        give(twin, "user:ann", 5)
+        twin.do(twin.make.reserve("h1", micro(12)))
+        revoked = twin.do(twin.make.revoke("user:ann", 2))
+        assert (revoked.result, revoked.facts["amount"]) == ("revoked", 18)
+        assert amounts(twin.entries[-1:]) == [("adjustment", -18)]
+        assert twin.entries[-1].reason == "slip"
+        assert twin.figures("user:ann") == (17, 12, 0)
+        twin.do(twin.make.release("h1"))
+        assert twin.do(twin.make.revoke("user:ann", 2)).facts["amount"] == 2
+        assert twin.figures("user:ann") == (15, 0, 0)
+        for gone in (2, 4, 99):
+            assert reason(twin.do(twin.make.revoke("user:ann", gone))) == "nothing_to_revoke"
+
+    def test_what_is_refunded_to_a_revoked_grant_can_be_revoked_as_well(self, twin: Twin) -> None:
+        give(twin, "user:ann", 10)
+        twin.do(twin.make.deduct(micro(4)))
+        twin.do(twin.make.revoke("user:ann", 1))
+        twin.do(twin.refund())
+        assert twin.figures("user:ann") == (4, 0, 0)
+        twin.do(twin.make.revoke("user:ann", 1))
+        assert twin.figures("user:ann") == (0, 0, 0)
+
+
 class TestExactness:
     @pytest.mark.parametrize("way", ["deduct", "usage"])
     def test_10000_deductions_of_a_tenth_leave_exactly_1000_less(

@@ -44,8 +44,8 @@ def test_the_reason_names_the_engine() -> None:
 @pytest.mark.parametrize(
     ("wanted", "environment", "said"),
     [
-        ("external", {}, "set FAREGATE_KAFKA too"),
-        ("external", KAFKA, "set FAREGATE_DATABASE too"),
+        ("external", {}, "set FAREGATE_KAFKA and FAREGATE_DATABASE$"),
+        ("external", KAFKA, "set FAREGATE_DATABASE too$"),
         ("auto", KAFKA, "set FAREGATE_DATABASE too"),
         ("testcontainers", BOTH, "no container engine answers"),
     ],

@@ -106,7 +106,7 @@ class Fare:
         self, command: str, content: dict[str, Any], usage_key: bytes | None = None
     ) -> Identity:
         key = f"{command} {self.usage_id}"
-        return identity(self.gateway.store, VIA, key, command, content, usage_key)
+        return identity(self.gateway.store, VIA, key, command, content, usage_key=usage_key)
 
     def _answered(self, submission: Submission) -> _Answered:
         return _Answered(self.gateway, submission)
@@ -137,8 +137,8 @@ async def reserve(
     kept), and Unavailable.
     """
     hold = uuid4()
-    content = {"org": payer.org, "asked": asked.content.decode(), "byok": provider}
-    named = identity(gateway.store, VIA, key, "llm", content)
+    content = {"asked": asked.content.decode(), "byok": provider}
+    named = identity(gateway.store, VIA, key, "llm", *({**content, "org": w} for w in payer.ways))
     tokens = (asked.input_tokens, asked.output_tokens)
     usage = None if provider else _usage(named, payer, hold, asked, None, tokens)
     command = Reserve(

@@ -83,6 +83,20 @@ class Granted(Account):
     grant_number: int
 
 
+class Revocation(Subject):
+    """Which grant of an account: by its `grant_number`, as granting it answered."""
+
+    grant_number: Whole = Field(ge=1, lt=2**62)
+    reason: Id | None = Field(None, description="A short code such as wrong_account.")
+
+
+class Revoked(Account):
+    """The account after a grant was taken back; `credits` is what was left of it."""
+
+    credits: Number
+    grant_number: int
+
+
 class OldAllocation(Body):
     """Credits for a user, in the shape of the older interface."""
 
@@ -181,6 +195,28 @@ async def grant(request: Request, caller: Admin, key: Key, body: NewGrant) -> Gr
         **await _account(store, body.subject),
         credits=to_credits(body.credits),
         grant_number=done.body["grant"],
+    )
+
+
+@router.post("/v1/admin/grants/revoke", responses=_ERRORS)
+async def revoke(request: Request, caller: Admin, key: Key, body: Revocation) -> Revoked:
+    """Take back what is left of one grant: what is neither used nor held."""
+    store = gateway_of(request).store
+    done = await act(
+        acts.revoke(
+            store,
+            body.subject,
+            body.grant_number,
+            actor=caller.user_id,
+            key=key.of(caller.user_id),
+            via=VIA,
+            reason=body.reason,
+        )
+    )
+    return Revoked(
+        **await _account(store, body.subject),
+        credits=to_credits(done.body["amount"]),
+        grant_number=body.grant_number,
     )
 
 

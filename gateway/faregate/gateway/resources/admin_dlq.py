@@ -170,9 +170,8 @@ def _queues(gateway: Gateway) -> DeadLetters:
 
 
 def _unavailable() -> Problem:
-    return Problem("check_unavailable", "Kafka does not answer; nothing was published.")
+    return Problem("check_unavailable", "Kafka does not answer; nothing was read or published.")
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"No dead letter is there: {error}."

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from faregate.gateway.callers import GuardedRoute, Reader, org_of
+from faregate.gateway.callers import GuardedRoute, Reader, payer_of
 from faregate.gateway.context import gateway_of
 from faregate.gateway.fields import Answer, Number
 from faregate.gateway.lazily import provision
@@ -155,7 +155,8 @@ async def transactions(
     gateway = gateway_of(request)
     subject, only = caller.user, None
     if "x-faregate-org" in request.headers:
-        subject = str(await org_of(request, caller))
+        subject = (await payer_of(request, caller)).org or caller.user
+    if subject != caller.user:
         role = (await gateway.memberships.of(caller.user_id)).get(subject.removeprefix("org:"))
         only = None if role == "admin" else caller.user_id
     rows = await reading.history(gateway.store, subject, limit, cursor, since=since, until=until)

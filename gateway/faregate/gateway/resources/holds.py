@@ -148,12 +148,12 @@ async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operatio
         except Problem as problem:
             made.append(problem)
     submissions = [m for m in made if isinstance(m, Submission)]
-    content = {"org": payer.org, "batch": whole}
-    if (call := key.call(gateway.store.keys, payer.caller.user_id, content)) is not None:
+    ways = [{"org": way, "batch": whole} for way in payer.ways]
+    if (call := key.call(gateway.store.keys, payer.caller.user_id, *ways)) is not None:
         await _claim(gateway, call)
     answers = iter(await gateway.store.answer(submissions) if submissions else [])
     results = [
-        m.body() if isinstance(m, Problem) else _result(op, m, next(answers))
+        m.body() if isinstance(m, Problem) else _result(request, op, m, next(answers))
         for op, m in zip(body.operations, made, strict=True)
     ]
     return Results(results=results)
@@ -265,13 +265,13 @@ async def _tokens(gateway: Gateway, hold_id: UUID, body: Settlement) -> commands
     return commands.Tokens(str(model), provider, inputs, body.output_tokens or 0)
 
 
-def _result(operation: Any, submission: Submission, answered: Answered) -> Any:
+def _result(request: Request, operation: Any, submission: Submission, answered: Answered) -> Any:
     try:
         stored = accepted(answered)
     except Problem as problem:
-        return problem.body()
+        return problem.to(request.scope).body()
     except TRANSIENT:
-        return Problem("check_unavailable").body()
+        return Problem("check_unavailable").to(request.scope).body()
     except Rejected as error:
         return rejection(error).body()
     if isinstance(operation, ReserveOperation):

@@ -88,11 +88,11 @@ class Attribution(Answer):
     totals: dict[str, Any]
 
 
-@router.get("", responses=responses(400, 401, 403, 503))
+@router.get("", responses=responses(400, 401, 403, 404, 503))
 async def credits_(request: Request, caller: Reader, org_id: OrgId) -> OrgCredits:
     """Read the account of an org that the caller belongs to."""
     gateway = gateway_of(request)
-    await require_role(gateway, caller, org_id, admin=False)
+    await require_role(gateway, caller, org_id, admin=False, reads=True)
     return OrgCredits(**await _account(gateway, org_id))
 
 
@@ -148,15 +148,15 @@ async def allocate(
     return Allocated(org_id=org_id, user_id=user_id, **mine)
 
 
-@router.get("/my-allocation", responses=responses(400, 401, 403, 503))
+@router.get("/my-allocation", responses=responses(400, 401, 403, 404, 503))
 async def my_allocation(request: Request, caller: Reader, org_id: OrgId) -> MyAllocation:
     """Read what the caller may spend of the org's credits."""
     gateway = gateway_of(request)
-    await require_role(gateway, caller, org_id, admin=False)
+    await require_role(gateway, caller, org_id, admin=False, reads=True)
     return MyAllocation(**await _allocation(gateway, org_id, caller.user_id))
 
 
-@router.get("/usage-attribution", responses=responses(400, 401, 403, 503))
+@router.get("/usage-attribution", responses=responses(400, 401, 403, 404, 503))
 async def attribution(
     request: Request,
     caller: Reader,
@@ -169,7 +169,7 @@ async def attribution(
 ) -> Attribution:
     """Say who used what of the org's credits, for its admins."""
     gateway = gateway_of(request)
-    await require_role(gateway, caller, org_id, admin=True)
+    await require_role(gateway, caller, org_id, admin=True, reads=True)
     groups = [g for g in group_by.split(",") if g]
     try:
         found = await reading_orgs.usage(gateway.store, f"org:{org_id}", groups, since, until)

@@ -1,10 +1,10 @@
-"""Organizations: make one, read it, invite somebody."""
+"""Organizations: make one, read it, invite somebody, leave it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
 
 from faregate.gateway.answers import rejection
 from faregate.gateway.callers import Caller, GuardedRoute, Manager, Reader, require_role
@@ -19,6 +19,7 @@ from faregate.ledger.core import Rejected
 router = APIRouter(route_class=GuardedRoute, tags=["Organizations"])
 
 OrgId = Annotated[Id, Path(description="The org's id.")]
+UserId = Annotated[Id, Path(description="The user's id.")]
 
 
 class NewOrg(Body):
@@ -78,11 +79,11 @@ async def create(request: Request, caller: Manager, key: Key, body: NewOrg) -> O
     return Org(org_id=org_id, name=body.name, role="admin")
 
 
-@router.get("/api/v1/org/{org_id}", responses=responses(400, 401, 403, 503))
+@router.get("/api/v1/org/{org_id}", responses=responses(400, 401, 403, 404, 503))
 async def details(request: Request, caller: Reader, org_id: OrgId) -> OrgDetails:
     """Read an organization that the caller belongs to."""
     gateway = gateway_of(request)
-    role = await require_role(gateway, caller, org_id, admin=False)
+    role = await require_role(gateway, caller, org_id, admin=False, reads=True)
     found = await reading_orgs.organization(gateway.store, f"org:{org_id}")
     members = await reading_orgs.members(gateway.store, f"org:{org_id}")
     shown = [Member(user_id=m["user_id"], role=m["role"]) for m in members]
@@ -132,6 +133,58 @@ async def invite(
         status=answer["status"],
         user_id=user and user.removeprefix("user:"),
     )
+
+
+@router.delete(
+    "/api/v1/org/{org_id}/members/{user_id}",
+    status_code=204,
+    response_class=Response,
+    responses=responses(400, 401, 403, 404, 409, 503),
+)
+async def remove(
+    request: Request, caller: Manager, key: Key, org_id: OrgId, user_id: UserId
+) -> Response:
+    """Leave an org, or as its admin remove a member: what is free of their allocation goes back.
+
+    What they hold still settles. The only admin of an org stays.
+    """
+    gateway = gateway_of(request)
+    call = key.call(gateway.store.keys, caller.user_id, {"org_id": org_id, "user_id": user_id})
+    if await once.found(gateway.store.pool, call) is None:
+        await _require_removable(gateway, caller, org_id, user_id)
+        async with gateway.store.pool.acquire() as connection, connection.transaction():
+            if await once.answered(connection, call) is None:
+                await once.remember(connection, call, {})
+    try:
+        await acts.set_member(
+            gateway.store,
+            f"org:{org_id}",
+            f"user:{user_id}",
+            "removed",
+            actor=caller.user_id,
+            key=f"{key.of(caller.user_id)} {org_id}",
+            via=VIA,
+        )
+    except Rejected as error:
+        raise rejection(error) from None
+    return Response(status_code=204)
+
+
+async def _require_removable(gateway: Gateway, caller: Caller, org_id: str, user_id: str) -> None:
+    """Check that there is such a member, and that the caller may end that.
+
+    An org keeps an admin: nobody else could do anything for it. Raises Problem.
+    """
+    is_self = user_id == caller.user_id
+    await require_role(gateway, caller, org_id, admin=not is_self)
+    members = await reading_orgs.members(gateway.store, f"org:{org_id}")
+    roles = {m["user_id"]: m["role"] for m in members if m["role"] != "removed"}
+    if user_id not in roles:
+        detail = "This user is not a member of the organization."
+        raise Problem("not_found", detail, helps="Read who is one with GET /api/v1/org/{org_id}.")
+    if is_self and [u for u, role in roles.items() if role == "admin"] == [user_id]:
+        detail = "You are the only admin of this organization."
+        raise Problem("conflict", detail, helps="Make somebody else an admin of it first.")
 
 
 async def _invited(

@@ -6,7 +6,15 @@ from datetime import datetime
 
 from faregate.events.amounts import LIMIT_MICRO, format_credits
 from faregate.ledger.core.accounts import DEFAULT_PRIORITY, Delta, Grant
-from faregate.ledger.core.commands import AddGrant, CloseHold, Part, Refresh, Refund, SetBalance
+from faregate.ledger.core.commands import (
+    AddGrant,
+    CloseHold,
+    Part,
+    Refresh,
+    Refund,
+    Revoke,
+    SetBalance,
+)
 from faregate.ledger.core.holds import close_hold, due_reason, take_back_if_removed
 from faregate.ledger.core.model import GrantTerms, Outcome, Rejected
 from faregate.ledger.core.posting import Work, add_grant, pay_debt, post, spend
@@ -54,6 +62,19 @@ def grant(work: Work, index: int, cmd: AddGrant) -> Outcome:
     pay_debt(work, cmd.subject)
     body = {"account": cmd.subject, "grant": number}
     return Outcome(index, cmd.identity, "grant", "granted", body=body)
+
+
+def revoke(work: Work, index: int, cmd: Revoke) -> Outcome:
+    """Take back what is left of one grant. Raises Rejected `nothing_to_revoke`."""
+    refresh(work, cmd.subject)
+    grants = work.state.accounts[cmd.subject].grants
+    free = next((g.free for g in grants if g.number == cmd.number), 0)
+    if not free:
+        raise Rejected("nothing_to_revoke", "nothing of this grant is left that is not held")
+    taken = ((cmd.number, -free, 0),)
+    post(work, cmd.subject, "adjustment", amount=-free, grants=taken, reason=cmd.reason)
+    body = {"account": cmd.subject, "grant": cmd.number, "amount": free}
+    return Outcome(index, cmd.identity, "revoke", "revoked", body=body)
 
 
 def in_future(work: Work, expires_at: datetime | None) -> None:

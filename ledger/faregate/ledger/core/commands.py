@@ -14,11 +14,13 @@ class Identity:
     """What makes a command the same command: kept for ever (contract: Identity).
 
     `usage_key` is a second name that must be new as well: that of a piece of usage, of a refund.
+    `also` are fingerprints of other ways to say the same; only `fingerprint` is kept.
     """
 
     event_key: bytes
     fingerprint: bytes
     usage_key: bytes | None = None
+    also: tuple[bytes, ...] = ()
 
 
 # What comes in as events.
@@ -120,6 +122,16 @@ class AddGrant:
     source: str | None = None
     allocated_by: str | None = None
     notes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Take back what is left of a grant, named by its number: what is neither used nor held."""
+
+    identity: Identity
+    subject: str
+    number: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +330,7 @@ class ChargeUnpriced:
 Administrative = (
     SetBalance
     | AddGrant
+    | Revoke
     | Refund
     | SetTier
     | SetQuota

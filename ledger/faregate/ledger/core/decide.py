@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from faregate.ledger.core.accounts import LedgerFault
-from faregate.ledger.core.admin import close_due_hold, grant, refresh_due, refund, set_balance
+from faregate.ledger.core.admin import (
+    close_due_hold,
+    grant,
+    refresh_due,
+    refund,
+    revoke,
+    set_balance,
+)
 from faregate.ledger.core.commands import (
     AddGrant,
     Allocate,
@@ -24,6 +31,7 @@ from faregate.ledger.core.commands import (
     Release,
     Request,
     Reserve,
+    Revoke,
     SetAlerts,
     SetBalance,
     SetMember,
@@ -128,7 +136,7 @@ def _known(work: Work, command: Command) -> Seen | Rejected | None:
     if seen is None and identity.usage_key is not None:
         seen = work.state.seen.get(identity.usage_key)
         what = "usage_id"
-    if seen is None or seen.fingerprint == identity.fingerprint:
+    if seen is None or seen.fingerprint in (identity.fingerprint, *identity.also):
         return seen
     message = f"this {what} was used before by the same source with other content"
     return Rejected("idempotency_conflict", message)
@@ -149,6 +157,7 @@ _HANDLERS: dict[type, Callable[[Work, int, Any], Outcome | None]] = {
     Finished: finished,
     Register: register,
     SetBalance: set_balance,
+    Revoke: revoke,
     AddGrant: grant,
     Refund: refund,
     SetTier: set_tier,

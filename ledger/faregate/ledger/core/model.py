@@ -91,6 +91,13 @@ class Hold:
     """The member's account whose allocation is held as well."""
     member_pins: Pins = ()
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it is closed and all the usage has settled that was said to come."""
+        if self.state != "closed" or self.usage_expected is None:
+            return False
+        return self.usage_settled >= self.usage_expected
+
     def is_due(self, now: datetime) -> bool:
         """Tell whether its time (or, when closing, its grace) is over."""
         return self.state != "closed" and now >= self.expires_at

@@ -39,6 +39,17 @@ _MODEL_KEYS = {  # kind: the keys that it needs, and all that it may have
 }
 
 
+SHOWN_BESIDE = frozenset(
+    {"version", "versions", "in_force", "effective_from", "applied_at", "applied_by"}
+)
+"""What is shown of a version beside its book. It is no part of the document."""
+
+
+def without_shown(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the book of what was shown of a version, so that it can be edited and applied again."""
+    return {name: value for name, value in document.items() if name not in SHOWN_BESIDE}
+
+
 def require_sections(document: Mapping[str, Any]) -> None:
     """Refuse a document with a section that no book has."""
     require_keys("the price book", parse_table("the price book", document), SECTIONS)

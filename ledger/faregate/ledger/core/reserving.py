@@ -6,6 +6,7 @@ nothing is announced but the ledger's entries. A hold's id is the key that it is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -120,9 +121,12 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
     """Charge what was used against a hold; `final` releases the rest.
 
     What happened is charged whole: beyond the hold from what is free, then as debt (rule 10).
-    Raises Rejected: `unknown_hold`, `payer_mismatch`, `unknown_price`, `amount_out_of_range`.
+    Raises Rejected: `unknown_hold`, `payer_mismatch`, `hold_settled` once it was settled for good,
+    `unknown_price`, `amount_out_of_range`.
     """
     pipeline = _owned(work, cmd.pipeline_key, cmd.user, cmd.org)
+    if pipeline.hold and pipeline.hold.is_settled:
+        raise Rejected("hold_settled", "everything that was used of this hold has been settled")
     used = cmd.usage or Usage(cmd.identity, cmd.user, cmd.org, cmd.pipeline_key, work.now)
     if cmd.usage is not None:
         refresh(work, cmd.user)  # their tier may price the call
@@ -135,9 +139,16 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
     pipeline = close_if_due(work, pipeline) or pipeline
     charge(work, used, pipeline, price, price.cost)
     if cmd.final:
-        close_hold(work, work.state.pipelines[cmd.pipeline_key], "settled")
+        _settle_for_good(work, work.state.pipelines[cmd.pipeline_key])
     body = {"payer": payer, "cost": price.cost, "price_version": price.version}
     return Outcome(index, cmd.identity, "settle", "charged", cmd.user, cmd.org, body)
+
+
+def _settle_for_good(work: Work, pipeline: Pipeline) -> None:
+    """Close the hold, and note that no more usage of it is to come."""
+    hold = close_hold(work, pipeline, "settled").hold
+    if hold is not None:
+        work.put(replace(pipeline, hold=replace(hold, usage_expected=hold.usage_settled)))
 
 
 def _price(work: Work, cmd: Settle, used: Usage, pipeline: Pipeline) -> Price:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ from faregate.runtime.wording import counted, meant
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
 _PIPED_COLUMNS = 160
+_KINDS = ("org", "user")
 
 out = Console(
     soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS
@@ -81,15 +82,28 @@ def amount_argument(text: str, *, allow_zero: bool = False) -> int:
 
 
 def subject_argument(text: str) -> str:
-    """Check that `text` names an account."""
+    """Check that `text` names an account, of any id: what is in the ledger must be in reach."""
     kind, _, name = text.partition(":")
-    if kind not in {"org", "user"} or not name:
+    if kind not in _KINDS or not name:
         raise BadUsage(f"{text!r} is not an account: write org:<id> or user:<id>")
-    if not is_id(name):
-        raise BadUsage(f"{text!r} is not an account: an id has {ID_RULE}")
-    if name.startswith(("org:", "user:")):
-        raise BadUsage(f"{text!r} names a kind of account twice: did you mean {name}?")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # of an argument whose bytes are no text
+        raise BadUsage(f"{text!r} is not an account: it is not UTF-8") from error
     return text
+
+
+def meant_subject(subject: str) -> str | None:
+    """Give what was probably meant where a name has its kind twice, as `org:org:acme` has."""
+    kind, _, name = subject.partition(":")
+    return name if kind in _KINDS and name.partition(":")[0] in _KINDS else None
+
+
+async def _require_meant(store: Store, subject: str) -> None:
+    """Refuse to make an account whose name has its kind twice; one that events made is there."""
+    name = meant_subject(subject)
+    if name is not None and await store.names.find(subject) is None:
+        raise BadUsage(f"{subject!r} names a kind of account twice: did you mean {name}?")
 
 
 def time_argument(text: str | None, option: str) -> datetime | None:
@@ -121,15 +135,25 @@ async def over(store: Store, at: datetime | None) -> datetime | None:
 
 
 @asynccontextmanager
-async def ledger(name: str = "cli") -> AsyncIterator[tuple[Store, Settings]]:
-    """Open the ledger in force for one command; Kafka is not needed."""
+async def ledger(
+    name: str = "cli", *, makes: Sequence[str] = ()
+) -> AsyncIterator[tuple[Store, Settings]]:
+    """Open the ledger in force for one command, which may make the accounts `makes`.
+
+    Kafka is not needed. Raises BadUsage where one of `makes` cannot be, or was probably meant
+    otherwise.
+    """
+    for subject in makes:
+        if not is_id(subject.partition(":")[2]):
+            raise BadUsage(f"{subject!r} is not an account: an id has {ID_RULE}")
     settings = load()
     pool = await make_pool(servers.database(settings), name=name)
     try:
-        yield (
-            await open_store(pool, settings.rules(), checkpoint_every=settings.checkpoint_entries),
-            settings,
-        )
+        every = settings.checkpoint_entries
+        store = await open_store(pool, settings.rules(), checkpoint_every=every)
+        for subject in makes:
+            await _require_meant(store, subject)
+        yield store, settings
     finally:
         pool.terminate()
 
@@ -157,6 +181,7 @@ __all__ = [
     "examples",
     "ledger",
     "meant",
+    "meant_subject",
     "moment",
     "new_app",
     "out",

@@ -18,6 +18,7 @@ from faregate.runtime.cli.base import (
     examples,
     ledger,
     meant,
+    meant_subject,
     moment,
     new_app,
     out,
@@ -44,7 +45,6 @@ Target = Annotated[str, typer.Argument(metavar="BALANCE", help=_CREDITS)]
 
 KINDS = ("purchase", "bonus")
 
-_NOBODY = "nobody has granted or used its credits"
 NEGATIVE = {"ignore_unknown_options": True}
 """So that -5 is read as an amount, and refused as one."""
 
@@ -61,7 +61,7 @@ def set_(
 
 
 async def _set(subject: str, target: int, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[subject]) as (store, _):
         await set_balance(store, subject, target, actor=me(), key=key)
         account = await reading.account(store, subject)
     show(account, as_json=as_json, render=lambda: _render_account(account))
@@ -109,7 +109,7 @@ def grant_(
 async def _grant(
     subject: str, kind: str, micro: int, terms: dict[str, Any], key: str, *, as_json: bool
 ) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[subject]) as (store, _):
         real: Literal["purchase", "bonus"] = "bonus" if kind == "bonus" else "purchase"
         by = me()
         await grant(store, subject, real, micro, actor=by, allocated_by=by, key=key, **terms)
@@ -140,7 +140,13 @@ async def _balance(subject: str, at: datetime | None, *, as_json: bool) -> None:
         entries = await reading.history(store, subject, 1)
     show(found, as_json=as_json, render=lambda: _render_account(found))
     if not entries:
-        err.print(f"{subject} has no entries: {_NOBODY}", markup=False)
+        err.print(f"{subject} has no entries: {_nobody(subject)}", markup=False)
+
+
+def _nobody(subject: str) -> str:
+    instead = meant_subject(subject)
+    hint = f"; did you mean {instead}?" if instead else ""
+    return f"nobody has granted or used its credits{hint}"
 
 
 def _render_account(account: dict[str, Any]) -> None:
@@ -175,7 +181,7 @@ async def _history(subject: str, limit: int, before: int | None, *, as_json: boo
 
 def _render_history(subject: str, entries: list[dict[str, Any]], before: int | None) -> None:
     if not entries:
-        why = f" before sequence {before}" if before else f": {_NOBODY}"
+        why = f" before sequence {before}" if before else f": {_nobody(subject)}"
         out.print(f"{subject} has no entries{why}", markup=False)
         return
     numbers = ("seq", "amount", "held", "debt", "balance")
@@ -185,7 +191,7 @@ def _render_history(subject: str, entries: list[dict[str, Any]], before: int | N
             str(e["sequence"]),
             moment(e["at"]),
             e["kind"],
-            *(_change(e[name]) for name in ("amount", "held_delta", "debt_delta")),
+            *(change(e[name]) for name in ("amount", "held_delta", "debt_delta")),
             plain(e["balance"]),
             _what(e),
         )
@@ -198,5 +204,6 @@ def _what(entry: dict[str, Any]) -> str:
     return " ".join(str(v) for v in (entry.get("phase"), of, entry.get("reason")) if v)
 
 
-def _change(value: float) -> str:
+def change(value: float) -> str:
+    """Write what an amount has become more or less by."""
     return f"{'+' if value > 0 else ''}{plain(value)}"

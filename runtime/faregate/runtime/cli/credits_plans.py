@@ -57,7 +57,7 @@ def tier(
 
 async def _tier(subject: str, name: str | None, key: str, *, now: bool, as_json: bool) -> None:
     result = "unchanged"
-    async with ledger() as (store, _):
+    async with ledger(makes=[subject] if name is not None else []) as (store, _):
         if name is not None:
             done = await set_tier(store, subject, name, actor=me(), key=key, now=now)
             result = done.result
@@ -100,7 +100,7 @@ def quota(
 
 
 async def _quota(subject: str, calls: int | None, key: str, *, change: bool, as_json: bool) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[subject] if change else []) as (store, _):
         if change:
             await set_quota(store, subject, calls, actor=me(), key=key)
         value = {"account": subject, **await reading.quota(store, subject)}
@@ -158,7 +158,7 @@ async def _alerts(
     reset: bool,
     as_json: bool,
 ) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[subject] if wanted or reset else []) as (store, _):
         if wanted or reset:
             low, percent = wanted or (None, None)
             if not reset:  # what is not said stays as it is
@@ -197,7 +197,7 @@ def unlock_(
 
 
 async def _unlock(user: str, milestone: str, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[user]) as (store, _):
         done = await unlock(store, user, milestone, actor=me(), key=key)
         account = await reading.account(store, user)
     released = to_credits(done.body.get("amount") or 0)
@@ -209,3 +209,6 @@ async def _unlock(user: str, milestone: str, key: str, *, as_json: bool) -> None
 def _render_unlocked(v: Value) -> None:
     what = f"{counted(v['released'], 'credit')} released" if v["released"] else "nothing to release"
     out.print(f"{v['account']}: {what}; {plain(v['available'])} available.", markup=False)
+
+
+__all__ = ["app"]

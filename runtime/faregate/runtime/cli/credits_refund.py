@@ -1,4 +1,4 @@
-"""`faregate credits refund` and `grants`: taking a charge back, and what credits are made of."""
+"""`faregate credits refund`, `revoke`, `grants`: taking back a charge or a grant, and what there is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from faregate.events.amounts import to_credits
 from faregate.ledger import reading
-from faregate.ledger.acts import Done, refund
+from faregate.ledger.acts import Done, refund, revoke
 from faregate.runtime.cli.acting import KeyOption, me, new_key
 from faregate.runtime.cli.base import (
     BadUsage,
@@ -91,6 +91,60 @@ def _render(value: dict[str, Any], done: Done) -> None:
         out.print(f"{amount} went back to {value['account']}.", markup=False)
     debt = f" and owes {plain(value['debt'])}" if value["debt"] else ""
     out.print(f"{value['account']} has {plain(value['available'])} available{debt}.", markup=False)
+
+
+@app.command(
+    "revoke",
+    epilog=examples(
+        "faregate credits grant user:zoe 10",
+        "faregate credits revoke user:zoe --grant 1 --reason wrong_account",
+    ),
+)
+def revoke_(
+    subject: Subject,
+    grant: Annotated[
+        int,
+        typer.Option(
+            metavar="NO", min=1, max=2**63 - 1, help="Its no. in faregate credits grants."
+        ),
+    ],
+    reason: Annotated[
+        str | None, typer.Option(help="A code such as wrong_account; it stays for ever.")
+    ] = None,
+    key: KeyOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Take back what is left of one grant: what is neither used nor held by running pipelines.
+
+    The account's other credits stay as they are. What a hold releases later is free again.
+    """
+    run_async(_revoke(subject_argument(subject), grant, reason, new_key(key), as_json=as_json))
+
+
+async def _revoke(subject: str, grant: int, reason: str | None, key: str, *, as_json: bool) -> None:
+    async with ledger() as (store, _):
+        done = await revoke(store, subject, grant, actor=me(), key=key, reason=reason)
+        account = await reading.account(store, subject)
+        grants = await reading.grants(store, subject)
+    held = next(g["held"] for g in grants if g["number"] == grant)
+    value = {
+        "revoked_credits": to_credits(done.body["amount"]),
+        "grant": grant,
+        "grant_held": held,
+        "at": done.at.isoformat(),
+        "repeated": done.repeated,
+        **{n: account[n] for n in ("account", "balance", "held", "available", "debt")},
+    }
+    show(value, as_json=as_json, render=lambda: _render_revoked(value))
+
+
+def _render_revoked(v: dict[str, Any]) -> None:
+    amount = counted(v["revoked_credits"], "credit")
+    out.print(f"{amount} of grant {v['grant']} went from {v['account']}.", markup=False)
+    if v["grant_held"]:
+        out.print(f"{plain(v['grant_held'])} of it are held still: revoke again once released.")
+    out.print(f"{v['account']} has {plain(v['available'])} available.", markup=False)
 
 
 @app.command(

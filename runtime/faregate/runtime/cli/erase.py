@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from faregate.consumers.kafka import Cluster
 from faregate.ledger.erase import Erasure, require_at_rest
 from faregate.ledger.erase import erase as erase_in
 from faregate.runtime import erasing, servers
@@ -77,9 +78,9 @@ async def _erase(subject: str, also: list[str], *, force: bool, as_json: bool) -
     show(value, as_json=as_json, render=lambda: _render(value))
 
 
-def _kafka(settings: Settings) -> str | None:
+def _kafka(settings: Settings) -> Cluster | None:
     try:
-        return servers.kafka(settings)
+        return settings.cluster(servers.kafka(settings))
     except servers.ServerMissing:
         return None
 

@@ -40,6 +40,7 @@ _REJECTED = {
     "unknown_charge": "find it with: faregate credits history SUBJECT --json",
     "ambiguous_usage": "say which with --source; faregate explain USAGE_ID shows them all",
     "not_charged": "name a usage entry: faregate credits history SUBJECT --json",
+    "nothing_to_revoke": "see what is left of each: faregate credits grants SUBJECT",
     "nothing_to_refund": "nothing: it cost nothing",
     "invalid_code": "give a short code, or leave it out",
     "increment_differs": "change it with: faregate prices increment VALUE",

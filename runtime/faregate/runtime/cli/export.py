@@ -72,8 +72,8 @@ def export(
     if as_json and output is None:
         raise BadUsage("--json prints what was done: say where the entries go with --output FILE")
     times = period_argument(start, end)
-    if account is not None and not account.startswith(_ERASED):
-        subject_argument(account)
+    if account is not None:
+        checked_account(account)
     wanted = Wanted(None, *times, allocations)
     run_async(_export(account, wanted, output, as_json=as_json))
 
@@ -83,7 +83,7 @@ async def _export(
 ) -> None:
     async with ledger("export") as (store, _):
         if account is not None:
-            number = await _number(store, account)
+            number = await account_number(store, account)
             wanted = Wanted(number, wanted.start, wanted.end, wanted.allocations)
         with _opened(output) as file, bar("entries", quiet=as_json) as report:
             done = await write(store.pool, wanted, file, report if err.is_terminal else None)
@@ -93,7 +93,13 @@ async def _export(
         show(value, as_json=as_json, render=lambda: err.print(text, markup=False))
 
 
-async def _number(store: Store, account: str) -> int:
+def checked_account(text: str) -> str:
+    """Check that `text` names an account, which may be an erased one."""
+    return text if text.startswith(_ERASED) else subject_argument(text)
+
+
+async def account_number(store: Store, account: str) -> int:
+    """Give an account's number. Raises Refused `unknown_account`."""
     number = await store.names.find(account)
     if number is None and account.removeprefix(_ERASED).isdecimal():
         number = await store.pool.fetchval(SQL["erased_account"], int(account[len(_ERASED) :]))

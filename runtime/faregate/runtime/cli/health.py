@@ -11,9 +11,8 @@ from typing import Annotated
 
 import asyncpg
 import typer
-from aiokafka.admin import AIOKafkaAdminClient
 
-from faregate.consumers.kafka import Cluster
+from faregate.consumers.kafka import Cluster, make_admin, start
 from faregate.runtime import processes, servers
 from faregate.runtime.cli.base import JsonOption, Refused, examples, new_app, out, run_async, show
 from faregate.runtime.settings import load
@@ -79,10 +78,8 @@ async def _sessions(database: str, name: str) -> int:
 
 
 async def _members(cluster: Cluster, name: str) -> int:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=cluster.bootstrap, request_timeout_ms=_TIMEOUT_S * 1000
-    )
-    await admin.start()
+    admin = make_admin(cluster, _TIMEOUT_S)
+    await start(admin.start, cluster)
     try:
         answers = await admin.describe_consumer_groups([cluster.group(name)])
         return sum(len(group[_MEMBERS]) for answer in answers for group in answer.groups)

@@ -72,7 +72,7 @@ def policy(
 
 
 async def _policy(org: str, wanted: Any, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[org] if wanted is not None else []) as (store, _):
         if wanted is not None:
             await acts.set_policy(store, org, wanted, actor=me(), key=key)
         found = await reading.account(store, org)
@@ -131,7 +131,7 @@ def member(
 
 
 async def _member(org: str, user: str, role: Any, key: str, *, as_json: bool) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[org, user]) as (store, _):
         done = await acts.set_member(store, org, user, role, actor=me(), key=key)
         found = await members(store, org, user)
     was = {"role": role, "allocated": 0, "used": 0, "held": 0, "remaining": 0}
@@ -177,7 +177,7 @@ def allocate(
 async def _allocate(
     org: str, user: str, micro: int, terms: Value, key: str, *, as_json: bool
 ) -> None:
-    async with ledger() as (store, _):
+    async with ledger(makes=[org, user]) as (store, _):
         by = me()
         await acts.allocate(store, org, user, micro, actor=by, allocated_by=by, key=key, **terms)
         found = await members(store, org, user)

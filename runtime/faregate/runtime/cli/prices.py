@@ -12,6 +12,7 @@ import typer
 
 from faregate.events.amounts import to_credits
 from faregate.ledger.core import Book, InvalidBook, parse_book
+from faregate.ledger.core.prices_document import without_shown
 from faregate.ledger.pricing import AppliedPrices, apply_prices, price_books
 from faregate.ledger.pricing import prices as read_prices
 from faregate.runtime.cli import simulate
@@ -86,8 +87,7 @@ def _document(file: Path) -> dict[str, Any]:
         raise BadUsage(f"{file} is not {kind}: {error}", _EXAMPLE) from error
     if not isinstance(document, dict):
         raise BadUsage(f"{file} must hold one object with pipelines and phases", _EXAMPLE)
-    # What `prices show --json` printed can be edited and applied again.
-    book = {k: v for k, v in document.items() if k not in _SHOWN_BESIDE}
+    book = without_shown(document)  # as `prices show --json` prints it
     try:
         parse_book(0, datetime.now(UTC), book)  # said before any server is needed
     except InvalidBook as error:
@@ -99,7 +99,6 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 _EXAMPLE = "see a whole book with: faregate prices show --json"
-_SHOWN_BESIDE = {"version", "versions", "in_force", "effective_from", "applied_at", "applied_by"}
 
 
 async def _apply(document: dict[str, Any], start: Any, *, backdate: bool, as_json: bool) -> None:

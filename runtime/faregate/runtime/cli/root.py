@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from importlib import import_module, metadata
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -44,7 +45,7 @@ PLACES: dict[str, Place] = {
     "streams": Place("streams", "Derive live signals: burn, denials, fraud and more.", _RUN),
     "health": Place("health", "Whether one process is at work (for health checks).", _RUN),
     "users": Place("users", "Who can sign in, the first admin too.", _SET_UP, group=True),
-    "credits": Place("credits_plans", "Grant credits, read balances and the ledger.", _MONEY, group=True),
+    "credits": Place("credits_statement", "Grant credits, read balances and the ledger.", _MONEY, group=True),
     "orgs": Place("orgs", "Policy, members, allocations and usage of organizations.", _MONEY, group=True),
     "prices": Place("prices_increment", "Apply, show and explain the price book.", _MONEY, group=True),
     "demo": Place("demo", "The whole story on real Kafka and PostgreSQL, in a minute.", _WATCH),
@@ -117,5 +118,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"faregate {metadata.version('faregate')}\n")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+]
+
+
+@app.callback()
+def _root(*, version: VersionOption = False) -> None:
+    pass
+
+
 for _name, _place in PLACES.items():
     app.command(_name, help=_place.help, rich_help_panel=_place.panel)(_stub(_place))

@@ -64,6 +64,7 @@ async def _prepare() -> None:
         await migrations.migrate(found.database)
     await apply_topics(
         found.kafka,
+        kafka=settings.kafka_options(),
         prefix=settings.topic_prefix,
         replication=settings.replication,
         partitions=settings.partitions,

@@ -23,6 +23,7 @@ async def _apply(*, as_json: bool) -> None:
     settings = load()
     changes = await apply_topics(
         servers.kafka(settings),
+        kafka=settings.kafka_options(),
         prefix=settings.topic_prefix,
         replication=settings.replication,
         partitions=settings.partitions,

@@ -95,13 +95,15 @@ async def _trigger(
     as_json: bool,
 ) -> None:
     settings = load()
-    kafka = servers.kafka(settings)
-    topic = settings.cluster(kafka).topic(TOPIC_OF_TYPE[type(data).__name__])
-    if topic not in (await describe(kafka, [topic])).ids:
+    cluster = settings.cluster(servers.kafka(settings))
+    topic = cluster.topic(TOPIC_OF_TYPE[type(data).__name__])
+    if topic not in (await describe(cluster, [topic])).ids:
         raise servers.no_topic(topic)
     if not source:
         raise BadUsage("--source must not be empty")
-    async with Publisher(kafka, source, prefix=settings.topic_prefix) as publisher:
+    async with Publisher(
+        cluster.bootstrap, source, prefix=cluster.prefix, kafka=cluster.kafka
+    ) as publisher:
         try:
             sent = await publisher.publish(data, id=event_id, correlation_id=correlation)
         except (InvalidRecord, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from faregate.consumers.checkpoints import read_checkpoints
+from faregate.consumers.checkpoints import Said, read_checkpoints
 from faregate.ledger.verify import Report
 from faregate.ledger.verify import verify as prove
 from faregate.runtime import logs, servers
@@ -67,20 +67,26 @@ async def _verify(since: datetime | None, *, with_checkpoints: bool, as_json: bo
     with bars(quiet=as_json) as progress:
         async with ledger("verify") as (store, settings):
             logs.configure(settings, process="verify")  # to stderr
-            checkpoints = await _checkpoints(settings, progress) if with_checkpoints else None
+            said = await _checkpoints(settings, progress) if with_checkpoints else None
             task = progress.add_task("entries", total=None)
 
             def report(done: int, total: int) -> None:
                 progress.update(task, completed=done, total=total)
 
-            found = await prove(store.pool, checkpoints=checkpoints, since=since, progress=report)
+            found = await prove(
+                store.pool,
+                checkpoints=said.checkpoints if said else None,
+                since=since,
+                progress=report,
+            )
+    found.notes["checkpoints_unreadable"] = said.unreadable if said else 0
     value = found.as_json() | {"with_checkpoints": with_checkpoints}
     show(value, as_json=as_json, render=lambda: _render(found, with_checkpoints=with_checkpoints))
     if not found.ok:
         raise typer.Exit(NO)
 
 
-async def _checkpoints(settings: Settings, progress: Progress) -> Any:
+async def _checkpoints(settings: Settings, progress: Progress) -> Said:
     cluster = settings.cluster(servers.kafka(settings))
     task = progress.add_task("checkpoints in Kafka", total=None)
     found = await read_checkpoints(cluster)
@@ -105,6 +111,9 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
         kinds = sorted({str(u["phase"] or u["model"]) for u in notes["unpriced_first"]})
         waiting = counted(notes["unpriced"], "usage event waits", "usage events wait")
         yield f"{waiting} for a price: {', '.join(kinds)}"
+    if notes["checkpoints_unreadable"]:
+        records = counted(notes["checkpoints_unreadable"], "record")
+        yield f"{records} in credits.checkpoints cannot be read: nobody but the relay may write there"
     for recovery in notes["recoveries"]:
         yield f"restored from a backup, seen {recovery['found_at']}: {recovery['detail']}"
 

@@ -157,10 +157,10 @@ class Client:
     async def dead_letter(self, event_id: str) -> ConsumerRecord:
         """Wait for the dead letter of a usage event of ours."""
         topic = dlq_topic_of(self.cluster, "usage.recorded")
-        counts = (await describe(self.cluster.bootstrap, [topic])).partitions
+        counts = (await describe(self.cluster, [topic])).partitions
         partitions = [TopicPartition(topic, n) for n in range(counts.get(topic, 0))]
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.cluster.bootstrap,
+            **self.cluster.connection(),
             isolation_level="read_committed",
             enable_auto_commit=False,
         )
@@ -189,14 +189,15 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to both servers; listen as the consumer group `group`."""
     inbox = Inbox()
-    subscriber = Subscriber(cluster.bootstrap, group, prefix=cluster.prefix)
+    where: dict[str, Any] = {"prefix": cluster.prefix, "kafka": cluster.kafka}
+    subscriber = Subscriber(cluster.bootstrap, group, **where)
     for kind in LISTENED:
         subscriber.on(kind)(inbox.put)
     pool = await make_pool(database, name="demo")
     listening = asyncio.create_task(subscriber.run())
     try:
         store = await open_store(pool, rules)
-        async with Publisher(cluster.bootstrap, SOURCE, prefix=cluster.prefix) as publisher:
+        async with Publisher(cluster.bootstrap, SOURCE, **where) as publisher:
             yield Client(cluster, store, patience_s, inbox, publisher, listening)
     finally:
         listening.cancel()

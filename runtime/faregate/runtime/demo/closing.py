@@ -76,7 +76,8 @@ async def _verify(client: Client, org: str) -> Report:
         return any((d.account, d.sequence) == (org, newest) for d in said) or None
 
     await client.heard(f"a checkpoint of {org} at {newest}", heard)
-    return await verify(client.store.pool, checkpoints=await read_checkpoints(client.cluster))
+    said = await read_checkpoints(client.cluster)
+    return await verify(client.store.pool, checkpoints=said.checkpoints)
 
 
 def _traffic(play: Play) -> dict[str, int]:

@@ -153,6 +153,7 @@ async def _installation(
             migrate(place.database),
             apply_topics(
                 place.kafka,
+                kafka=place.settings.kafka_options(),
                 prefix=place.settings.topic_prefix,
                 replication=place.settings.replication,
                 partitions=place.settings.partitions,

@@ -205,10 +205,24 @@ def _nothing() -> None:
     return None
 
 
+def _credentials(kafka: Mapping[str, Any]) -> faust.auth.Credentials | None:
+    """Give Faust's words for how aiokafka comes in."""
+    protocol, context = kafka.get("security_protocol"), kafka.get("ssl_context")
+    if protocol in ("SASL_SSL", "SASL_PLAINTEXT"):
+        return faust.SASLCredentials(
+            mechanism=kafka["sasl_mechanism"],
+            username=kafka["sasl_plain_username"],
+            password=kafka["sasl_plain_password"],
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if protocol == "SSL" else None
+
+
 def _make_app(name: str, options: Options, partitions: int) -> Any:
     app = _App(
         application(options.prefix, name),
         broker=[f"kafka://{server}" for server in options.bootstrap.split(",")],
+        broker_credentials=_credentials(options.kafka),
         store="memory://" if options.directory is None else "rocksdb://",
         datadir=str((options.directory or Path()) / name),
         Table=EndingTable,
