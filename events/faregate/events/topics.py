@@ -26,6 +26,7 @@ MAX_MESSAGE_BYTES = 1_048_576
 DLQ_EXTRA_BYTES = 131_072
 DLQ_SUFFIX = ".dlq"
 _APPEAR_S = 10.0
+_FENCED_S = 30.0
 
 _ROUTING = "org:<org_id> if there is one, else user:<user_id>"
 _ACCOUNT = "the account, e.g. org:acme"
@@ -252,27 +253,46 @@ async def _create(
     partitions: int | None,
     replication: int,
 ) -> set[str]:
-    """Create the topics; give those that nobody else created in between."""
-    if not missing:
-        return set()
+    """Create the topics; give those that nobody else created in between.
+
+    Brokers that have only just started, or stood still, are shut out ("fenced") for a moment.
+    """
+    made: set[str] = set()
+    waiting, until = dict(missing), monotonic() + _FENCED_S
+    while waiting:
+        refused = await _ask_to_create(admin, waiting, partitions, replication)
+        made |= waiting.keys() - refused.keys()
+        waiting = {name: missing[name] for name, why in refused.items() if why is not None}
+        reasons = [f"{name}: {why}" for name, why in refused.items() if why]
+        if any("fenced" not in why for why in reasons) or (reasons and monotonic() > until):
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            raise TopicsFailed(f"the cluster refused to create {reasons[0]}{more}")
+        if waiting:
+            await asyncio.sleep(_FENCED_S / 60)
+    return made
+
+
+async def _ask_to_create(
+    admin: AIOKafkaAdminClient,
+    wanted: Mapping[str, Topic],
+    partitions: int | None,
+    replication: int,
+) -> dict[str, str | None]:
+    """Give why a topic was not created, for each that was not; None: it exists already."""
     response = await admin.create_topics(
         [
             NewTopic(name, partitions or topic.partitions, replication, None, topic.configs())
-            for name, topic in missing.items()
+            for name, topic in wanted.items()
         ]
     )
-    created = set(missing)
-    refused = []
+    refused: dict[str, str | None] = {}
     # create_topics does not raise: each topic has its own error code (36: exists already).
     for name, code, *rest in response.topic_errors:
         if code == TopicAlreadyExistsError.errno:
-            created.discard(name)
+            refused[name] = None
         elif code:
-            refused.append(f"{name}: {for_code(code).__name__} {(rest or [''])[0] or ''}".rstrip())
-    if refused:
-        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise TopicsFailed(f"the cluster refused to create {refused[0]}{more}")
-    return created
+            refused[name] = f"{for_code(code).__name__} {(rest or [''])[0] or ''}".rstrip()
+    return refused
 
 
 async def _appear(admin: AIOKafkaAdminClient, created: set[str]) -> None:

@@ -1,8 +1,15 @@
 """Topics: the table agrees with itself, and keys follow from the payload."""
 
+from __future__ import annotations
+
 import uuid
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from aiokafka.admin import NewTopic
+from aiokafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 
 from faregate.events import (
     EVENT_TYPES,
@@ -18,9 +25,13 @@ from faregate.events import (
     new_event_id,
     routing_subject,
     topic_name,
+    topics,
 )
 from faregate.events.examples import examples
 from faregate.events.topics import DAY_MS, FOREVER
+
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
 
 
 def test_every_type_has_exactly_one_topic() -> None:
@@ -97,3 +108,42 @@ async def test_a_subscriber_refuses_what_it_cannot_do() -> None:
 
     with pytest.raises(ValueError, match="a handler already"):
         subscriber.on(UsageRecordedV1)
+
+
+class Answers:
+    """A cluster that refuses with one reason after the other, and then creates."""
+
+    def __init__(self, *refusals: str) -> None:
+        self.refusals = list(refusals)
+        self.asked: list[list[str]] = []
+
+    async def create_topics(self, wanted: Sequence[NewTopic]) -> SimpleNamespace:
+        names = [topic.name for topic in wanted]
+        self.asked.append(names)
+        reason = self.refusals.pop(0) if self.refusals else ""
+        codes = {"": 0, "exists": TopicAlreadyExistsError.errno}
+        code = codes.get(reason, InvalidReplicationFactorError.errno)
+        first, *others = names
+        return SimpleNamespace(topic_errors=[(first, code, reason), *((n, 0, "") for n in others)])
+
+
+async def test_brokers_that_are_shut_out_for_a_moment_are_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topics, "_FENCED_S", 0.6)
+    wanted = {topic.name: topic for topic in all_topics()[:2]}
+    one, two = wanted
+    fenced = "All brokers are currently fenced."
+
+    async def create(cluster: Answers) -> set[str]:
+        return await topics._create(cast("AIOKafkaAdminClient", cluster), wanted, None, 1)
+
+    cluster = Answers(fenced, fenced)
+    assert await create(cluster) == {one, two}
+    assert cluster.asked == [[one, two], [one], [one]]
+    cluster = Answers(fenced, "exists")
+    assert await create(cluster) == {two}, "somebody else created it meanwhile"
+    with pytest.raises(topics.TopicsFailed, match="fenced"):
+        await create(Answers(*[fenced] * 1_000))
+    with pytest.raises(topics.TopicsFailed, match="only 1 broker"):
+        await create(Answers("only 1 broker"))

@@ -53,6 +53,18 @@ def test_extra_settings_win_but_not_over_the_addresses(tmp_path: Path) -> None:
     assert "0.0.0.0" not in kafka.properties(values)
 
 
+def test_a_stall_shuts_no_broker_out_and_one_that_was_killed_is_soon_back(tmp_path: Path) -> None:
+    def session_s() -> float:
+        values = kafka.settings_for(tmp_path, 15_001, 15_002, {})
+        return int(values["broker.session.timeout.ms"]) / 1000
+
+    assert session_s() == 60
+    (tmp_path / "__cluster_metadata-0").mkdir()
+    assert session_s() == 3, "it ran, and was not shut down"
+    (tmp_path / ".kafka_cleanshutdown").touch()
+    assert session_s() == 60
+
+
 def test_somebody_else_at_our_port_is_not_taken_for_our_broker(stack: state.State) -> None:
     stack.kafka.cluster_id = kafka.new_id()
     with socket.create_server((HOST, 0)) as other:
