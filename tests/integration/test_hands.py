@@ -34,7 +34,7 @@ async def here(stack: Stack, database_url: str) -> AsyncIterator[World]:
 
 def _by_fives(loop: Loop) -> None:
     """Let a batch be full, and a lag be long, with few records."""
-    loop._settings = LoopSettings(batch=5, batch_under_lag=60, retry_s=0.01)
+    loop._settings = LoopSettings(batch=5, batch_under_lag=60, retry_s=0.01, late_s=0)
     loop._size = BatchSize(loop._settings)
 
 

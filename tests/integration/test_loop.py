@@ -291,7 +291,7 @@ async def test_batches_take_a_part_of_what_waits_and_are_small_again_at_its_end(
     await here.send(*(here.usage() for _ in range(400)))
     async with here.running("deduction", "relay") as started:
         loop, sizes = started["deduction"], list[list[int]]()
-        loop._settings = LoopSettings(batch=20, batch_under_lag=200)
+        loop._settings = LoopSettings(batch=20, batch_under_lag=200, late_s=0)
         loop._size = BatchSize(loop._settings)
         process = loop._process
 

@@ -29,6 +29,7 @@ from faregate.consumers.offsets import Offsets
 from faregate.consumers.reading import (
     Batch,
     all_below,
+    backlog,
     beside,
     in_order,
     in_time,
@@ -38,7 +39,6 @@ from faregate.consumers.reading import (
     rejected,
     split_at,
     up_to_dead,
-    waiting,
 )
 from faregate.consumers.sizing import BatchSize
 from faregate.events import TOPICS, InvalidRecord
@@ -206,8 +206,7 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         wait_ms = 0 if ahead else int(self._settings.poll_s * 1000)
         polled = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._size.most)
         records = ahead + in_order(polled, self._topics)
-        ask = self._asker if records else None
-        return await self._catch_up(ask, records) if ask else records
+        return await self._catch_up(self._asker, records) if self._asker and records else records
 
     async def _catch_up(self, asker: Asker, hand: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """Read the co-partitions up to the time of what is in hand, and merge them by time.
@@ -294,7 +293,8 @@ class Loop(ConsumerRebalanceListener):  # type: ignore[misc]
         if faults := [one for one in done if isinstance(one, BaseException)]:
             raise faults[0] if len(faults) == 1 else BaseExceptionGroup("several hands", faults)
         if len(times) == len(hands):
-            self._size.took(max(times), waiting(self._consumer, self._offsets.owned))
+            aged = () if self._asker else hands  # requests are late at once
+            self._size.took(max(times), *backlog(self._consumer, self._offsets.owned, aged))
         elif self._away:
             self._size.failed()
         return len(times) == len(hands)

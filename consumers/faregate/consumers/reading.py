@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from time import time
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -96,10 +98,19 @@ def all_below(records: Iterable[ConsumerRecord], ends: Mapping[TopicPartition, i
     return all(r.offset < ends[partition_of(r)] for r in records)
 
 
-def waiting(consumer: AIOKafkaConsumer, kept: Mapping[TopicPartition, int]) -> int:
-    """Count the records beyond the kept offsets, as of the last fetch: without asking the broker."""
+def backlog(
+    consumer: AIOKafkaConsumer,
+    kept: Mapping[TopicPartition, int],
+    hands: Iterable[Sequence[ConsumerRecord]],
+) -> tuple[int, float]:
+    """Count the records beyond the kept offsets, as of the last fetch: without asking the broker.
+
+    And give how old what is in hand is (s), by the clocks of its producers; infinite for nothing.
+    """
     ours = kept.keys() & consumer.assignment()
-    return sum(max(0, (consumer.highwater(tp) or 0) - kept[tp]) for tp in ours)
+    count = sum(max(0, (consumer.highwater(tp) or 0) - kept[tp]) for tp in ours)
+    oldest_ms = min((r.timestamp for hand in hands for r in hand), default=-inf)
+    return count, time() - oldest_ms / 1000
 
 
 def up_to_dead(

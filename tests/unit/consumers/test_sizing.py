@@ -30,6 +30,21 @@ def test_much_waits_only_where_a_part_of_it_is_more_than_four_batches() -> None:
     assert much == [False, False, False, True, True, False]
 
 
+def test_what_waits_is_a_backlog_once_it_is_late_or_very_much() -> None:
+    size = BatchSize(SETTINGS)
+
+    def after(waiting: int, behind_s: float) -> tuple[int, bool]:
+        size.took(0.1, waiting, behind_s)
+        return size.most, size.much_waits
+
+    assert after(1_000, 0.1) == (100, False)
+    assert after(2_400, 0.5) == (150, False)
+    assert after(12_800, 2.9) == (200, False), "a burst"
+    assert after(12_800, 3.0) == (800, True)
+    assert after(19_999, -60.0) == (200, False), "a producer whose clock is ahead"
+    assert after(20_000, -60.0) == (800, True)
+
+
 def test_a_slow_batch_halves_what_follows_and_a_quick_one_doubles_it() -> None:
     much = 90_000
     assert _after((0.1, much), (0.6, much), (0.6, much), (0.6, much), (0.6, much)) == [
