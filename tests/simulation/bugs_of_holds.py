@@ -13,6 +13,7 @@ from faregate.ledger.core import (
     ChargeUnpriced,
     CloseHold,
     Hold,
+    Pipeline,
     Request,
     Reserve,
     Settle,
@@ -61,6 +62,14 @@ def a_hold_is_closed_before_its_time() -> Plant:
 @bug
 def what_was_settled_for_good_is_charged_again() -> Plant:
     return patch.object(Hold, "is_settled", False)
+
+
+@bug
+def what_held_nothing_is_charged_twice() -> Plant:
+    def is_settled(pipeline: Pipeline) -> bool:
+        return pipeline.hold is not None and pipeline.hold.is_settled
+
+    return patch.object(Pipeline, "is_settled", property(is_settled))
 
 
 @bug

@@ -204,10 +204,10 @@ class Database:
             self.unpriced[first + n] = usage
 
     def put_pipelines(self, decision: Decision) -> None:
-        """New ones whole, of known ones the hold alone."""
+        """New ones whole, of known ones the hold, or that what held nothing is settled."""
         new = {o.identity.event_key for o in decision.outcomes}
         for key, pipeline in decision.pipelines.items():
-            if pipeline.cause in new or pipeline.hold:
+            if pipeline.cause in new or pipeline.hold or pipeline.settled:
                 self.pipelines[key] = pipeline
 
     def put_outbox(self, decision: Decision) -> None:

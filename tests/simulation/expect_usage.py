@@ -62,7 +62,7 @@ def settle(shadow: Shadow, cmd: Settle, outcome: Outcome, entries: list[Entry]) 
     close_if_due(shadow, run)
     must(cost[1] is not None and cost[1] == (outcome.body or {})["cost"], "another cost is named")
     charge(shadow, used, run, is_open, cost, entries[at:])
-    if cmd.final and run.hold:
+    if cmd.final:
         run.state, run.expected = "closed", run.settled
 
 

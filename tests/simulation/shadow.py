@@ -63,7 +63,7 @@ class Run:
 
     @property
     def settled_for_good(self) -> bool:
-        """Whether its hold is closed and no usage of it is to come."""
+        """Whether it is closed and no usage of it is to come."""
         return self.state == "closed" and self.expected in range(self.settled + 1)
 
     def is_due(self, now: datetime) -> bool:

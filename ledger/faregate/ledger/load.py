@@ -232,4 +232,5 @@ def _pipeline(row: asyncpg.Record, subjects: Mapping[int, str]) -> Pipeline:
         _phases(row["pruned"]),
         hold,
         b"",
+        settled=hold is None and row["state"] == "closed",
     )

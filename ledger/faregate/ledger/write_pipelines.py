@@ -54,7 +54,8 @@ async def write_pipelines(
     """
     numbers = {o.identity.event_key: first + n for n, o in enumerate(decision.outcomes)}
     anew = [p for p in decision.pipelines.values() if p.cause in numbers]
-    holds = [p for p in decision.pipelines.values() if p.cause not in numbers and p.hold]
+    moved = [p for p in decision.pipelines.values() if p.cause not in numbers]
+    changed = [p for p in moved if p.hold or p.settled]
     again = [p.key for p in anew if p.key in loaded.requests]
     if again:
         done = await connection.execute(
@@ -66,22 +67,21 @@ async def write_pipelines(
             raise Conflict
     rows = [_row(loaded.ids, p, numbers[p.cause]) for p in anew]
     rows.sort(key=lambda row: row[0].bytes)
-    return Rows("pipelines", _COLUMNS, rows), [_holds_change(holds)] if holds else []
+    return Rows("pipelines", _COLUMNS, rows), [_change(changed)] if changed else []
 
 
-def _holds_change(pipelines: Sequence[Pipeline]) -> Change:
-    pairs = [(p.key, p.hold) for p in pipelines if p.hold]
-    values: list[list[Any]] = [
-        [UUID(key) for key, _ in pairs],
-        [h.remaining for _, h in pairs],
-        [h.state for _, h in pairs],
-        [h.expires_at for _, h in pairs],
-        [h.usage_settled for _, h in pairs],
-        [h.usage_expected for _, h in pairs],
-        [stored.pins_text(h.pins) for _, h in pairs],
-        [stored.pins_text(h.member_pins) for _, h in pairs],
-    ]
-    return Change(SQL["update_holds"], values)
+def _change(pipelines: Sequence[Pipeline]) -> Change:
+    columns = zip(*(_moving(p) for p in pipelines), strict=True)
+    return Change(SQL["update_holds"], [[UUID(p.key) for p in pipelines], *map(list, columns)])
+
+
+def _moving(p: Pipeline) -> tuple[Any, ...]:
+    """Give what changes of a pipeline's row: `remaining` and what comes after it."""
+    h = p.hold
+    if h is None:
+        return (0, "closed" if p.settled else "none", None, 0, None, "[]", "[]")
+    pins = stored.pins_text(h.pins), stored.pins_text(h.member_pins)
+    return (h.remaining, h.state, h.expires_at, h.usage_settled, h.usage_expected, *pins)
 
 
 @lru_cache(1024)
@@ -99,21 +99,8 @@ def _row(ids: Mapping[str, int], p: Pipeline, outcome_id: int) -> tuple[Any, ...
         _phases_text(p.phases),
         _phases_text(p.pruned),
     )
+    *moving, member_pins = _moving(p)
     h = p.hold
-    if h is None:
-        return (*head, None, None, None, 0, 0, "none", None, 0, None, "[]", None, "[]")
-    return (
-        *head,
-        UUID(h.id),
-        ids[h.payer],
-        h.price_version,
-        h.amount,
-        h.remaining,
-        h.state,
-        h.expires_at,
-        h.usage_settled,
-        h.usage_expected,
-        stored.pins_text(h.pins),
-        ids[h.member] if h.member else None,
-        stored.pins_text(h.member_pins),
-    )
+    owner = (UUID(h.id), ids[h.payer], h.price_version, h.amount) if h else (None, None, None, 0)
+    member = ids[h.member] if h and h.member else None
+    return (*head, *owner, *moving, member, member_pins)

@@ -60,6 +60,20 @@ async def test_what_was_settled_for_good_is_not_charged_again(here: Town) -> Non
     assert await here.balance(ada) == 95
 
 
+async def test_what_held_nothing_is_settled_for_good_once_too(here: Town) -> None:
+    ada = await here.rich(100)
+    one, other = [await held(ada, model="gpt-4", max_tokens=0) for _ in range(2)]
+    for final in (False, True):
+        done = await ada.post(f"/api/v1/holds/{one}/settle", {"credits": 5, "final": final})
+        assert done.status == 200, done.json
+    refused = await ada.post(f"/api/v1/holds/{one}/settle", {"credits": 5})
+    assert refused.problem == (409, "hold_settled")
+    settle = {"op": "settle", "hold_id": other, "credits": 5}
+    done = await ada.post("/api/v1/holds/batch", {"operations": [settle, settle]})
+    assert [r.get("reason") for r in done["results"]] == [None, "hold_settled"]
+    assert await here.balance(ada) == 85
+
+
 async def test_a_key_releases_one_hold(here: Town) -> None:
     ada = await here.rich(100)
     one, other = await held(ada, credits=40), await held(ada, credits=7)

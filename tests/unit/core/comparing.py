@@ -158,8 +158,10 @@ def check_what_is_written(before: State, decision: Decision) -> None:
     assert changed == moved | planned
     new_keys = {o.identity.event_key for o in decision.outcomes}
     for name, p in decision.pipelines.items():
-        if p.cause not in new_keys:  # then only its hold is updated
-            assert replace(p, hold=None) == replace(before.pipelines[name], hold=None)
+        if p.cause not in new_keys:  # then only its end is written
+            ended = {"hold": None, "settled": False}
+            assert replace(p, **ended) == replace(before.pipelines[name], **ended)
+            assert p.settled >= before.pipelines[name].settled
     for entry in decision.entries:
         if entry.terms is not None:  # the shell reads a new grant's amount there
             assert entry.grants[-1][:2] == (entry.sequence, entry.grants[-1][1])

@@ -85,6 +85,8 @@ class Asked:
         hold = run.hold
         if hold and hold.state == "closed" and hold.expected in range(hold.settled + 1):
             raise Refused("hold_settled")
+        if run.is_over:
+            raise Refused("hold_settled")
         used = cmd.usage or Usage(cmd.identity, cmd.user, cmd.org, cmd.pipeline_key, self.money.now)
         if cmd.usage is not None:
             self.money.bring_up(cmd.user)
@@ -100,6 +102,8 @@ class Asked:
             self.runs.close(run, "settled")
             if run.hold:
                 run.hold.expected = run.hold.settled
+            else:
+                run.is_over = True
         facts = {"payer": payer, "cost": price[1], "price_version": price[0]}
         return Answer("charged", facts)
 

@@ -118,6 +118,8 @@ class Run:
     phases: list[str]
     pruned: list[str]
     hold: Held | None
+    is_over: bool = False
+    """Without a hold: settled for good."""
 
 
 @dataclass

@@ -147,6 +147,14 @@ class TestReserve:
         answer = twin.do(twin.make.reserve("h1", 0))
         assert (answer.result, answer.facts["hold"], twin.entries) == ("reserved", None, [])
 
+    def test_a_hold_of_nothing_is_settled_for_good_once(self, twin: Twin) -> None:
+        give(twin, "user:ann", 10)
+        twin.do(twin.make.reserve("h1", 0))
+        twin.do(twin.make.settle("h1", micro(1), final=False))
+        twin.do(twin.make.settle("h1", micro(3)))
+        assert reason(twin.do(twin.make.settle("h1", micro(3)))) == "hold_settled"
+        assert twin.figures("user:ann") == (6, 0, 0)
+
     def test_a_call_with_the_callers_own_key_reserves_nothing(self, twin: Twin) -> None:
         used = twin.make.usage("-", twin.now, model="gpt-4", tokens=(100, 0), byok=True)
         for hold, model in (("h1", used), ("h2", tokens(twin, "unheard-of"))):

@@ -115,6 +115,13 @@ class Pipeline:
     pruned: tuple[str, ...]
     hold: Hold | None
     cause: bytes
+    settled: bool = False
+    """Whether its caller has settled it for good, where it has no hold to say so."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether all the usage has settled that was said to come."""
+        return self.hold.is_settled if self.hold else self.settled
 
 
 @dataclass(frozen=True, slots=True)

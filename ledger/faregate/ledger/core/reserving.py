@@ -125,7 +125,7 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
     `unknown_price`, `amount_out_of_range`.
     """
     pipeline = _owned(work, cmd.pipeline_key, cmd.user, cmd.org)
-    if pipeline.hold and pipeline.hold.is_settled:
+    if pipeline.is_settled:
         raise Rejected("hold_settled", "everything that was used of this hold has been settled")
     used = cmd.usage or Usage(cmd.identity, cmd.user, cmd.org, cmd.pipeline_key, work.now)
     if cmd.usage is not None:
@@ -145,10 +145,10 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
 
 
 def _settle_for_good(work: Work, pipeline: Pipeline) -> None:
-    """Close the hold, and note that no more usage of it is to come."""
+    """Close the hold, if there is one, and note that no more usage of it is to come."""
     hold = close_hold(work, pipeline, "settled").hold
-    if hold is not None:
-        work.put(replace(pipeline, hold=replace(hold, usage_expected=hold.usage_settled)))
+    done = replace(hold, usage_expected=hold.usage_settled) if hold else None
+    work.put(replace(pipeline, hold=done, settled=hold is None))
 
 
 def _price(work: Work, cmd: Settle, used: Usage, pipeline: Pipeline) -> Price:
