@@ -30,6 +30,7 @@ USER, PASSWORD = "faregate-engine", "open-sesame-4711"
 SALT_PASSWORD = "salted-0815"
 PROTOCOLS = {"SECURE": "SASL_SSL", "MUTUAL": "SSL", "CLEAR": "SASL_PLAINTEXT"}
 _JAAS = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+SALTED = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
@@ -105,9 +106,11 @@ def _settings(papers: Papers) -> dict[str, str]:
     for name, protocol in PROTOCOLS.items():
         of = f"listener.name.{name.lower()}."
         if protocol.startswith("SASL"):
-            settings[of + "sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
+            salted = SALTED if name == "CLEAR" else SALTED[1:]
+            settings[of + "sasl.enabled.mechanisms"] = ",".join(["PLAIN", *salted])
             settings[of + "plain.sasl.jaas.config"] = f'{_JAAS} user_{USER}="{PASSWORD}";'
-            settings[of + "scram-sha-512.sasl.jaas.config"] = _SCRAM
+            for mechanism in salted:
+                settings[of + mechanism.lower() + ".sasl.jaas.config"] = _SCRAM
         if protocol.endswith("SSL"):
             settings[of + "ssl.keystore.type"] = settings[of + "ssl.truststore.type"] = "PEM"
             settings[of + "ssl.keystore.location"] = str(papers.path("broker-both"))

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaConnectionError
 from tests.helpers.commands import Commands
 from tests.helpers.forking import faregate
 from tests.helpers.processes import environment, faregate_processes
-from tests.helpers.secured import PASSWORD, SALT_PASSWORD, USER, Secured, secured
+from tests.helpers.secured import PASSWORD, SALT_PASSWORD, SALTED, USER, Secured, secured
 from tests.helpers.servers import Stack
 from tests.helpers.streams import worker
 
@@ -209,22 +209,24 @@ async def test_a_key_in_the_same_file(place: Place) -> None:
     assert await commands.json("topics", "apply")
 
 
-async def test_a_salted_password(place: Place) -> None:
-    await asyncio.to_thread(_salt, place.kafka.plain)
-    salted = {"kafka_sasl_mechanism": "SCRAM-SHA-512", "kafka_sasl_password": SALT_PASSWORD}
-    assert await place.commands(**salted).json("topics", "apply")
-    refused = await place.commands(**salted | {"kafka_sasl_password": "x"}).json(
+@pytest.mark.parametrize("mechanism", SALTED)
+async def test_a_salted_password(place: Place, mechanism: str) -> None:
+    listener = "CLEAR" if mechanism == "SCRAM-SHA-256" else "SECURE"
+    await asyncio.to_thread(_salt, place.kafka.plain, mechanism)
+    salted = {"kafka_sasl_mechanism": mechanism, "kafka_sasl_password": SALT_PASSWORD}
+    assert await place.commands(listener, **salted).json("topics", "apply")
+    refused = await place.commands(listener, **salted | {"kafka_sasl_password": "x"}).json(
         "topics", "apply", code=3
     )
-    assert "SCRAM-SHA-512" in refused["message"]
+    assert mechanism in refused["message"]
 
 
-def _salt(kafka: str) -> None:
+def _salt(kafka: str, mechanism: str) -> None:
     """Let a broker know a user's password for SCRAM."""
     command = [str(java()), "-cp", f"{jars.ensure(lambda _: None)}/*", "kafka.admin.ConfigCommand"]
     command += ["--bootstrap-server", kafka, "--alter", "--entity-type", "users"]
     command += ["--entity-name", USER]
-    command += ["--add-config", f"SCRAM-SHA-512=[iterations=4096,password={SALT_PASSWORD}]"]
+    command += ["--add-config", f"{mechanism}=[iterations=4096,password={SALT_PASSWORD}]"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
