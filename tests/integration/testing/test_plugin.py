@@ -92,13 +92,15 @@ def test_settings_of_the_gateway_are_refused_since_none_runs(suite: pytest.Pytes
         """
         import pytest
 
-        @pytest.mark.faregate(gateway_port=0, hold_ttl_s=5)
+        @pytest.mark.faregate(gateway_port=0, llm_api_key="k", hold_ttl_s=5)
         async def test_calls(faregate): pass
         """
     )
     result = suite.runpytest_subprocess()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*the kit runs no gateway, so gateway_port would do nothing*"])
+    result.stdout.fnmatch_lines(
+        ["*runs no gateway, so gateway_port and llm_api_key would do nothing*"]
+    )
 
 
 def test_embedded_servers_are_started_for_a_suite_and_leave_nothing(
