@@ -18,11 +18,14 @@ from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.holders import Holder
 from faregate.gateway.identity.tokens import Claims
 from faregate.gateway.invitations import accept_invitations
+from faregate.gateway.membership import REMOVED
 from faregate.gateway.parsing import parse_json
 from faregate.gateway.problems import Problem
 from faregate.gateway.settings import ADMIN, MANAGE, READ, SPEND
+from faregate.ledger.core import Rejected
 
 _ORG_HEADER = "x-faregate-org"
+_KEY_HEADER = "idempotency-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +51,32 @@ class Payer:
     """Who calls, and the org that the call is for: subjects, as the ledger has them.
 
     `named` is who the call said is to pay: an org, or themselves; None where it did not say.
+    `orgs` are those that the caller belongs to or once did. `refused`: why the call may not be made,
+    so that it can only be the repeat of one that was. `has_left`: the caller is not in `org` now.
     """
 
     caller: Caller
     org: str | None
     named: str | None = None
+    orgs: Sequence[str] = ()
+    refused: Problem | None = None
+    has_left: bool = False
 
     @property
     def ways(self) -> Sequence[str | None]:
-        """Give how a repeat of this call may have said who pays, as this one did first.
+        """Give how this call may have said who pays when it was made first; what it says now leads.
 
-        Whoever does not say so is the same caller after they have joined or left an org, and what
-        they did not say before they can still say.
+        Whoever does not say so is the same caller after they have joined or left an org: they may
+        have named any payer of theirs, and what they did not say before they can still say.
         """
-        return tuple(dict.fromkeys((self.named, None, self.org)))
+        if self.named is not None:
+            return self.named, None
+        return None, *self.orgs, self.user
+
+    def refuse(self, answered: object) -> None:
+        """Raise the Problem that stands in the way, if the call turned out to be no repeat."""
+        if self.refused and isinstance(answered, Rejected) and answered.code == "never_begun":
+            raise self.refused
 
     @property
     def user(self) -> str:
@@ -122,39 +137,51 @@ async def payer_of(request: Request, caller: Caller) -> Payer:
     """Give who pays for a call: the header's org, else the caller's only one, else they themselves.
 
     The header may name the caller's own account as well (`user:<their id>`): who was made a member
-    of an org can still spend what is theirs. Raises Problem: `org_ambiguous` (400), `not_a_member`
+    of an org can still spend what is theirs. `refused` are `org_ambiguous` (400) and `not_a_member`
     (403).
     """
     named = request.headers.get(_ORG_HEADER)
     if named == caller.user:
         return Payer(caller, None, named)
-    orgs = await gateway_of(request).memberships.of(caller.user_id)
+    ever = await gateway_of(request).memberships.ever(caller.user_id)
+    orgs = [f"org:{org}" for org, role in ever.items() if role != REMOVED]
     if named is not None:
-        named = named.removeprefix("org:")
-        if named not in orgs:
-            raise Problem("not_a_member", "You are not a member of the org in X-Faregate-Org.")
-        return Payer(caller, f"org:{named}", f"org:{named}")
+        named = f"org:{named.removeprefix('org:')}"
+        if named in orgs:
+            return Payer(caller, named, named)
+        problem = Problem("not_a_member", "You are not a member of the org in X-Faregate-Org.")
+        return Payer(caller, None, named, refused=problem)
+    known = [f"org:{org}" for org in ever]
     if len(orgs) > 1:
-        raise Problem("org_ambiguous", "You belong to several organizations.")
-    return Payer(caller, next((f"org:{org}" for org in orgs), None))
+        problem = Problem("org_ambiguous", "You belong to several organizations.")
+        return Payer(caller, None, None, known, problem)
+    return Payer(caller, orgs[0] if orgs else None, None, known)
 
 
 class PayerRule(Rule):
     """A rule that also finds out which org the call is for: one dependency, not three."""
 
+    def __init__(self, scope: str, *, unless: Callable[[Request], bool] | None = None) -> None:
+        """`unless`: which calls are let in though their payer is refused; they must ask it."""
+        super().__init__(scope)
+        self._unless = unless
+
     async def __call__(self, request: Request) -> Payer:  # type: ignore[override]
-        """Give caller and org. Raises Problem as `Rule` and `payer_of` do."""
+        """Give caller and org. Raises Problem as `Rule` does, and what `payer_of` refuses."""
         caller = await super().__call__(request)
         if caller is None:
             raise TypeError("a rule about who pays needs a scope")
-        return await payer_of(request, caller)
+        payer = await payer_of(request, caller)
+        if payer.refused and not (self._unless and self._unless(request)):
+            raise payer.refused
+        return payer
 
 
 class HolderRule(Rule):
     """A rule for what is done with a hold: it is for the org that it was made for.
 
-    Which orgs its maker belongs to now, and which one a header names, is not asked: what was used
-    has been used, also by a member who was removed since, or by one who has joined another org.
+    Which one a header names is not asked: what was used has been used, also by a member who was
+    removed since, up to what they held, or by one who has joined another org.
     """
 
     async def __call__(self, request: Request, hold_id: UUID) -> Payer:  # type: ignore[override]
@@ -169,11 +196,20 @@ class HolderRule(Rule):
 def holding(caller: Caller, holder: Holder | None) -> Payer:
     """Give who acts on a hold; without an org where it is not the caller's."""
     is_theirs = holder is not None and holder.user == caller.user
-    return Payer(caller, holder.org if is_theirs and holder else None)
+    if holder is None or not is_theirs:
+        return Payer(caller, None)
+    return Payer(caller, holder.org, has_left=holder.has_left)
 
 
 ReadingPayer = Annotated[Payer, Depends(PayerRule(READ))]
 SpendingPayer = Annotated[Payer, Depends(PayerRule(SPEND))]
+RepeatingPayer = Annotated[
+    Payer, Depends(PayerRule(SPEND, unless=lambda request: _KEY_HEADER in request.headers))
+]
+"""For calls that may be repeats of what was done before the caller left an org or joined another."""
+
+PartsPayer = Annotated[Payer, Depends(PayerRule(SPEND, unless=lambda _: True))]
+"""For calls of several parts, not all of which ask who pays."""
 HoldPayer = Annotated[Payer, Depends(HolderRule(SPEND))]
 
 
@@ -269,10 +305,12 @@ __all__ = [
     "GuardedRoute",
     "HoldPayer",
     "Manager",
+    "PartsPayer",
     "Payer",
     "Public",
     "Reader",
     "ReadingPayer",
+    "RepeatingPayer",
     "Rule",
     "Spender",
     "SpendingPayer",

@@ -7,7 +7,7 @@ are made here and not by the one-at-a-time functions of `ledger.acts`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -51,7 +51,8 @@ def _named(
     gateway: Gateway, payer: Payer, key: str, command: str, content: Mapping[str, Any]
 ) -> Identity:
     ways = [{**content, "org": way} for way in payer.ways]
-    return identity(gateway.store, VIA, key, command, *ways)
+    named = identity(gateway.store, VIA, key, command, *ways)
+    return replace(named, is_repeat=True) if payer.refused else named
 
 
 def deduct(
@@ -110,7 +111,9 @@ def settle(
     """Charge `cost`, or what `tokens` cost by the hold's prices, against a hold."""
     named = _named(gateway, payer, key, "settle", {**content, "hold_id": str(hold_id)})
     usage = tokens.usage(named, payer, hold_id.bytes) if tokens else None
-    command = Settle(named, payer.user, payer.org, hold_id.bytes, cost, usage, final)
+    command = Settle(
+        named, payer.user, payer.org, hold_id.bytes, cost, usage, final, within=payer.has_left
+    )
     return Submission(command, Refs(VIA, key))
 
 

@@ -139,6 +139,7 @@ OF_REJECTION: Mapping[str, str] = {
     "below_held": "below_held",
     "unknown_hold": "unknown_hold",
     "hold_settled": "hold_settled",
+    "beyond_hold": "not_a_member",
     "payer_mismatch": "unknown_hold",  # somebody else's hold is none that this caller knows of
     "unknown_price": "unknown_price",
     "amount_out_of_range": "validation_failed",

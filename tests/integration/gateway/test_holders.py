@@ -57,9 +57,26 @@ async def test_who_is_removed_from_an_org_settles_what_they_held_of_it(
     done = await act(mate, together, "settle", used, credits=20)
     assert (done["credits"], done["balance"], done["payer"]) == (20, 480, f"org:{org}")
     assert (await act(mate, together, "release", left))["released_credits"] == 7
+    refused = await act(mate, together, "settle", left, credits=1)  # it is over
+    assert (refused["status"], refused["reason"]) == (403, "not_a_member")
     refused = await mate.post("/api/v1/holds", {"credits": 1, "reference": "s"}, org=org)
     assert refused.problem == (403, "not_a_member")
     assert (await verify(here.store.pool)).ok
+
+
+async def test_who_is_removed_charges_the_org_no_more_than_they_held(
+    here: Town, together: bool
+) -> None:
+    """Else an old hold of next to nothing is a way to take everything that the org has."""
+    boss = await here.person()
+    org = await here.org(boss, 500)
+    mate = await here.member(boss, org, 100)
+    hold = await held(mate, 30)
+    assert (await boss.call("DELETE", f"/api/v1/org/{org}/members/{mate.user_id}")).status == 204
+    refused = await act(mate, together, "settle", hold, credits=31)
+    assert (refused["status"], refused["reason"]) == (403, "not_a_member")
+    assert "no more than is left of a hold" in refused["detail"]
+    assert (await act(mate, together, "settle", hold, credits=30))["balance"] == 470
 
 
 async def test_who_is_in_two_orgs_need_not_say_whose_hold_it_is(here: Town, together: bool) -> None:
@@ -67,11 +84,12 @@ async def test_who_is_in_two_orgs_need_not_say_whose_hold_it_is(here: Town, toge
     org = await here.org(boss, 500)
     mate = await here.member(boss, org, 100)
     hold = await held(mate, 30)
-    other = await here.org(mate)
-    if together:  # the org of what a batch reserves has to be clear
-        body = {"operations": [{"op": "settle", "hold_id": hold, "credits": 20}]}
-        reply = await mate.post("/api/v1/holds/batch", body, org=other)
-        done = reply["results"][0]
+    await here.org(mate)
+    if together:
+        asked = {"op": "reserve", "credits": 1}
+        body = {"operations": [{"op": "settle", "hold_id": hold, "credits": 20}, asked]}
+        done, refused = (await mate.post("/api/v1/holds/batch", body))["results"]
+        assert (refused["status"], refused["reason"]) == (400, "org_ambiguous")
     else:
         done = await act(mate, together, "settle", hold, credits=20)
     assert (done["credits"], done["payer"]) == (20, f"org:{org}")

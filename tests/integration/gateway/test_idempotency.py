@@ -64,12 +64,43 @@ async def test_a_repeat_is_one_whatever_its_caller_belongs_to_since(here: Town) 
         f.json for f in first
     ]
     orgs.append(await here.org(ada, 1_000))
-    for path, sent in calls:
-        assert (await ada.post(path, sent, key="k1")).problem == (400, "org_ambiguous")
-    for named in (own, orgs[0]):
+    for path, sent in calls[:2]:
+        assert (await ada.post(path, sent, key="k2")).problem == (400, "org_ambiguous")
+        assert (await ada.post(path, sent)).problem == (400, "org_ambiguous")
+    (refused,) = (await ada.post(*calls[2], key="k2"))["results"]
+    assert (refused["status"], refused["reason"]) == (400, "org_ambiguous")
+    for named in (None, own, orgs[0]):
         again = [(await ada.post(path, sent, key="k1", org=named)).json for path, sent in calls]
         assert again == [f.json for f in first]
     assert await here.balance(ada) == 62
+
+
+async def test_who_has_left_an_org_is_answered_as_the_first_time(here: Town) -> None:
+    """Else their own account pays for it once more, with the new key that they are told to send."""
+    boss = await here.person()
+    org = await here.org(boss, 1_000)
+    mate = await here.member(boss, org, 500)
+    await here.set_balance(f"user:{mate.user_id}", 100)
+    holds = "/api/v1/holds"
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("/api/v1/credits/deduct", {"credits": 30, "reference": "r"}),
+        (holds, {"credits": 5}),
+        (f"{holds}/batch", {"operations": [{"op": "reserve", "credits": 3}]}),
+    ]
+    first = [await mate.post(path, sent, key="k1", org=org) for path, sent in calls]
+    assert first[0]["payer"] == f"org:{org}"
+    out = await boss.call("DELETE", f"/api/v1/org/{org}/members/{mate.user_id}")
+    assert out.status == 204
+    for named in (org, None):
+        again = [await mate.post(path, sent, key="k1", org=named) for path, sent in calls]
+        assert [(a.status, a.json) for a in again] == [(f.status, f.json) for f in first]
+    for path, sent in calls[:2]:
+        for key in ("k2", None):
+            refused = await mate.post(path, sent, key=key, org=org)
+            assert refused.problem == (403, "not_a_member")
+    (refused,) = (await mate.post(*calls[2], key="k2", org=org))["results"]
+    assert (refused["status"], refused["reason"]) == (403, "not_a_member")
+    assert await here.balance(mate) == 100
 
 
 async def test_a_key_that_named_one_org_is_not_for_another(here: Town) -> None:

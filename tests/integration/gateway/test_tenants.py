@@ -370,8 +370,15 @@ async def test_a_stranger_cannot_call_for_the_victims_org(
     watch = await Guard.of(owner, whom)
     for route in for_an_org():
         for org in (whom.org, f"org:{whom.org}", NOBODY_ID, "", f"user:{whom.person.user_id}"):
-            reply = await called(eve, route, whom, key=KEY, headers={"X-Faregate-Org": org})
-            assert reply.problem == (403, "not_a_member"), (route, org)
+            key = f"{KEY} for {org}"
+            reply = await called(eve, route, whom, key=key, headers={"X-Faregate-Org": org})
+            if route == "POST /api/v1/holds/batch":  # of the victim's holds: no org is asked for
+                assert {r["reason"] for r in reply["results"]} == {"unknown_hold"}
+            else:
+                assert reply.problem == (403, "not_a_member"), (route, org)
+    asked = {"operations": [{"op": "reserve", "credits": 1}]}
+    (refused,) = (await eve.post("/api/v1/holds/batch", asked, org=whom.org))["results"]
+    assert (refused["status"], refused["reason"]) == (403, "not_a_member")
     assert await watch.changes() == []
 
 

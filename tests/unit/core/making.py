@@ -219,10 +219,11 @@ class Commands:
         org: str | None = None,
         usage: Usage | None = None,
         final: bool = True,
+        within: bool = False,
     ) -> Settle:
         identity = self._identity(None, ("settle", hold, micro, user, org, final))
         own, pays = f"user:{user}", org and f"org:{org}"
-        return Settle(identity, own, pays, key("pipeline", hold), micro, usage, final)
+        return Settle(identity, own, pays, key("pipeline", hold), micro, usage, final, within)
 
     def release(self, hold: str, *, user: str = "ann", org: str | None = None) -> Release:
         identity = self._identity(None, ("release", hold, user, org))

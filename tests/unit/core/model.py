@@ -114,6 +114,8 @@ class Model:
         found = self.events.get(identity.event_key)
         if found is None and identity.usage_key is not None:
             found = self.usages.get(identity.usage_key)
+        if found is None and identity.is_repeat:
+            raise Refused("never_begun")
         if found is None:
             return None
         if found[0] != identity.fingerprint:

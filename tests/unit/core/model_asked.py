@@ -93,6 +93,10 @@ class Asked:
         price = self._price(cmd, used, run)
         if price[1] is None:
             raise Refused("unknown_price")
+        if cmd.within:
+            left = run.hold.left(run.hold.payer) if run.hold and self.runs.is_open(run.hold) else 0
+            if price[1] > left:
+                raise Refused("beyond_hold")
         payer = run.hold.payer if run.hold else cmd.org or cmd.user
         if self.money.owed(payer) + price[1] >= LIMIT:
             raise Refused("amount_out_of_range")

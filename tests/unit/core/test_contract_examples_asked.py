@@ -1,5 +1,6 @@
 """What a caller waits for: deduct whole or not at all; reserve, settle, release."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -238,6 +239,30 @@ class TestReserve:
         twin.do(twin.make.settle("h1", micro(3)))
         assert twin.figures("user:ann") == (17, 0, 0)
         assert reason(twin.do(twin.make.settle("h1", micro(3)))) == "hold_settled"
+
+    def test_who_has_left_settles_what_they_held_and_no_more(self, twin: Twin) -> None:
+        give(twin, "user:ann", 20)
+        twin.do(twin.make.reserve("h1", micro(4)))
+        twin.do(twin.make.settle("h1", micro(3), within=True, final=False))
+        assert reason(twin.do(twin.make.settle("h1", micro(2), within=True))) == "beyond_hold"
+        twin.do(twin.make.settle("h1", micro(1), within=True, final=False))
+        twin.do(twin.make.release("h1"))
+        assert reason(twin.do(twin.make.settle("h1", 1, within=True))) == "beyond_hold"
+        twin.do(twin.make.reserve("h2", 0))
+        assert reason(twin.do(twin.make.settle("h2", 1, within=True))) == "beyond_hold"
+        assert twin.figures("user:ann") == (16, 0, 0)
+        twin.do(twin.make.reserve("h3", micro(4)))
+        twin.wait(hours=2)
+        assert reason(twin.do(twin.make.settle("h3", micro(4), within=True))) == "beyond_hold"
+
+    def test_what_can_only_be_a_repeat_begins_nothing(self, twin: Twin) -> None:
+        give(twin, "user:ann", 20)
+        asked = twin.make.reserve("h1", micro(4))
+        repeat = replace(asked, identity=replace(asked.identity, is_repeat=True))
+        assert reason(twin.do(repeat)) == "never_begun"
+        twin.do(asked)
+        assert twin.do(repeat).result == "duplicate"
+        assert twin.figures("user:ann") == (20, 4, 0)
 
     def test_release_gives_back_and_twice_is_harmless(self, twin: Twin) -> None:
         give(twin, "user:ann", 10)

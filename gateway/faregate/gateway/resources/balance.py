@@ -155,7 +155,10 @@ async def transactions(
     gateway = gateway_of(request)
     subject, only = caller.user, None
     if "x-faregate-org" in request.headers:
-        subject = (await payer_of(request, caller)).org or caller.user
+        payer = await payer_of(request, caller)
+        if payer.refused:
+            raise payer.refused
+        subject = payer.org or caller.user
     if subject != caller.user:
         role = (await gateway.memberships.of(caller.user_id)).get(subject.removeprefix("org:"))
         only = None if role == "admin" else caller.user_id

@@ -12,7 +12,14 @@ from pydantic import Field, StrictBool
 
 from faregate.gateway import commands
 from faregate.gateway.answers import accepted, rejection
-from faregate.gateway.callers import GuardedRoute, HoldPayer, Payer, SpendingPayer, holding
+from faregate.gateway.callers import (
+    GuardedRoute,
+    HoldPayer,
+    PartsPayer,
+    Payer,
+    RepeatingPayer,
+    holding,
+)
 from faregate.gateway.context import Gateway, gateway_of
 from faregate.gateway.fields import Amount, AmountOrZero, Answer, Body, Credits, Id, Seconds, Tokens
 from faregate.gateway.group import Answered
@@ -124,15 +131,15 @@ class Results(Answer):
     status_code=201,
     responses=responses(400, 401, 402, 403, 409, 413, 415, 422, 429, 503),
 )
-async def reserve(request: Request, payer: SpendingPayer, key: Key, body: Reservation) -> Held:
+async def reserve(request: Request, payer: RepeatingPayer, key: Key, body: Reservation) -> Held:
     """Hold credits: they are the caller's to use until the hold ends."""
     gateway = gateway_of(request)
     submission = await _reserve(gateway, payer, key.of(payer.caller.user_id), body)
-    return _held(submission, await _one(gateway, submission))
+    return _held(submission, await _one(gateway, payer, submission))
 
 
 @router.post("/api/v1/holds/batch", responses=responses(400, 401, 403, 409, 413, 415, 503))
-async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operations) -> Results:
+async def batch(request: Request, payer: PartsPayer, key: Key, body: Operations) -> Results:
     """Do several operations at once, in one transaction; one that fails spoils no other."""
     gateway, name = gateway_of(request), key.of(payer.caller.user_id)
     whole = sha256(body.model_dump_json().encode()).hexdigest()
@@ -153,7 +160,7 @@ async def batch(request: Request, payer: SpendingPayer, key: Key, body: Operatio
         await _claim(gateway, call)
     answers = iter(await gateway.store.answer(submissions) if submissions else [])
     results = [
-        m.body() if isinstance(m, Problem) else _result(request, op, m, next(answers))
+        m.body() if isinstance(m, Problem) else _result(request, payer, op, m, next(answers))
         for op, m in zip(body.operations, made, strict=True)
     ]
     return Results(results=results)
@@ -169,7 +176,7 @@ async def settle(
     """Charge what was used. Beyond the hold it is taken from what is free, then owed."""
     gateway = gateway_of(request)
     submission = await _settle(gateway, payer, key.of(payer.caller.user_id), hold_id, body)
-    return _settled(hold_id, await _one(gateway, submission))
+    return _settled(hold_id, await _one(gateway, payer, submission))
 
 
 @router.post("/api/v1/holds/{hold_id}/release", responses=responses(400, 401, 403, 404, 409, 503))
@@ -177,11 +184,12 @@ async def release(request: Request, payer: HoldPayer, key: Key, hold_id: UUID) -
     """Give back what is left of a hold; doing it twice is harmless."""
     gateway = gateway_of(request)
     submission = commands.release(gateway, payer, key.of(payer.caller.user_id), hold_id)
-    return _released(hold_id, await _one(gateway, submission))
+    return _released(hold_id, await _one(gateway, payer, submission))
 
 
-async def _one(gateway: Gateway, submission: Submission) -> Stored:
+async def _one(gateway: Gateway, payer: Payer, submission: Submission) -> Stored:
     (answered,) = await gateway.store.answer([submission])
+    payer.refuse(answered)
     return accepted(answered)
 
 
@@ -265,8 +273,11 @@ async def _tokens(gateway: Gateway, hold_id: UUID, body: Settlement) -> commands
     return commands.Tokens(str(model), provider, inputs, body.output_tokens or 0)
 
 
-def _result(request: Request, operation: Any, submission: Submission, answered: Answered) -> Any:
+def _result(
+    request: Request, payer: Payer, operation: Any, submission: Submission, answered: Answered
+) -> Any:
     try:
+        payer.refuse(answered)
         stored = accepted(answered)
     except Problem as problem:
         return problem.to(request.scope).body()

@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema
 from faregate.events.amounts import parse_credits
 from faregate.gateway import commands
 from faregate.gateway.answers import accepted, rejection
-from faregate.gateway.callers import GuardedRoute, Reader, ReadingPayer, SpendingPayer
+from faregate.gateway.callers import GuardedRoute, Reader, ReadingPayer, RepeatingPayer
 from faregate.gateway.context import gateway_of
 from faregate.gateway.fields import Amount, Answer, Body, Credits, Id, Note, Number, Tokens
 from faregate.gateway.idempotency import Key
@@ -133,7 +133,7 @@ async def calculate(request: Request, caller: Reader, body: Model) -> Calculated
 @router.post(
     "/api/v1/credits/deduct", responses=responses(400, 401, 402, 403, 409, 413, 415, 422, 429, 503)
 )
-async def deduct(request: Request, payer: SpendingPayer, key: Key, body: Deduction) -> Deducted:
+async def deduct(request: Request, payer: RepeatingPayer, key: Key, body: Deduction) -> Deducted:
     """Take credits, whole or not at all."""
     gateway = gateway_of(request)
     either("credits", body.credits, body.model)
@@ -147,6 +147,7 @@ async def deduct(request: Request, payer: SpendingPayer, key: Key, body: Deducti
         reference=body.reference,
     )
     (answered,) = await gateway.store.answer([submission])
+    payer.refuse(answered)
     stored = accepted(answered)
     account = str(stored.body["payer"])
     entry = stored.entry("usage", account)

@@ -15,12 +15,14 @@ class Identity:
 
     `usage_key` is a second name that must be new as well: that of a piece of usage, of a refund.
     `also` are fingerprints of other ways to say the same; only `fingerprint` is kept.
+    `is_repeat`: it may be nothing else, since its caller may not begin it (any more).
     """
 
     event_key: bytes
     fingerprint: bytes
     usage_key: bytes | None = None
     also: tuple[bytes, ...] = ()
+    is_repeat: bool = False
 
 
 # What comes in as events.
@@ -272,7 +274,10 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Charge what was used against a hold: `cost`, or by the hold's prices what `usage` says."""
+    """Charge what was used against a hold: `cost`, or by the hold's prices what `usage` says.
+
+    `within`: no more than is left of it, while it is open; its caller has left the org that pays.
+    """
 
     identity: Identity
     user: str
@@ -281,6 +286,7 @@ class Settle:
     cost: int | None
     usage: Usage | None = None
     final: bool = True
+    within: bool = False
 
 
 @dataclass(frozen=True, slots=True)

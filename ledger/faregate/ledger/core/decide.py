@@ -136,6 +136,8 @@ def _known(work: Work, command: Command) -> Seen | Rejected | None:
     if seen is None and identity.usage_key is not None:
         seen = work.state.seen.get(identity.usage_key)
         what = "usage_id"
+    if seen is None and identity.is_repeat:
+        return Rejected("never_begun", "this was not done before")
     if seen is None or seen.fingerprint in (identity.fingerprint, *identity.also):
         return seen
     message = f"this {what} was used before by the same source with other content"

@@ -14,7 +14,13 @@ from faregate.events.amounts import LIMIT_MICRO
 from faregate.ledger.core import quotas
 from faregate.ledger.core.commands import Release, Reserve, Settle, Usage
 from faregate.ledger.core.denials import facts, rfc3339
-from faregate.ledger.core.holds import close_hold, close_if_due, owned_pipeline, take_hold
+from faregate.ledger.core.holds import (
+    close_hold,
+    close_if_due,
+    open_hold,
+    owned_pipeline,
+    take_hold,
+)
 from faregate.ledger.core.model import Hold, Outcome, Pipeline, Rejected
 from faregate.ledger.core.payers import Payer, candidates, covering, involved, refusal
 from faregate.ledger.core.posting import Work
@@ -122,7 +128,7 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
 
     What happened is charged whole: beyond the hold from what is free, then as debt (rule 10).
     Raises Rejected: `unknown_hold`, `payer_mismatch`, `hold_settled` once it was settled for good,
-    `unknown_price`, `amount_out_of_range`.
+    `unknown_price`, `amount_out_of_range`, `beyond_hold` for more than is left where it is `within`.
     """
     pipeline = _owned(work, cmd.pipeline_key, cmd.user, cmd.org)
     if pipeline.is_settled:
@@ -133,6 +139,9 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
     price = _price(work, cmd, used, pipeline)
     if price.cost is None:
         raise Rejected("unknown_price", "the hold's price version has no price for this model")
+    if cmd.within and price.cost > _left(work, pipeline):
+        message = "who has left the org settles no more than is left of a hold that has not ended"
+        raise Rejected("beyond_hold", message)
     payer = pipeline.hold.payer if pipeline.hold else cmd.org or cmd.user
     if work.state.accounts[payer].debt + price.cost >= LIMIT_MICRO:
         raise Rejected("amount_out_of_range", "a charge must stay below 10^9 credits")
@@ -142,6 +151,11 @@ def settle(work: Work, index: int, cmd: Settle) -> Outcome:
         _settle_for_good(work, work.state.pipelines[cmd.pipeline_key])
     body = {"payer": payer, "cost": price.cost, "price_version": price.version}
     return Outcome(index, cmd.identity, "settle", "charged", cmd.user, cmd.org, body)
+
+
+def _left(work: Work, pipeline: Pipeline) -> int:
+    hold = open_hold(pipeline, work.now)
+    return hold.remaining if hold else 0
 
 
 def _settle_for_good(work: Work, pipeline: Pipeline) -> None:
