@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.helpers.history import everything
 from tests.helpers.ledger import Ledger
 from tests.helpers.servers import Stack
 
+from faregate.ledger import acts
 from faregate.ledger.statement import Figures, Statement, statement
 
 pytestmark = pytest.mark.stack
@@ -114,5 +116,47 @@ async def test_of_what_there_is_not_nothing_is_stated(
 
     assert await refused("org:nobody", code=1) == "unknown_account"
     assert await refused("acme", code=2) == "usage"
-    assert await refused("--from", "2990-01-01", code=2) == "usage"
+    for option in ("--from", "--to"):
+        words = ("credits", "statement", option, "2990-01-01")
+        said = await commands.json(*words, code=2)
+        assert f"{option} 2990-01-01T00:00:00+00:00 is still to come" in said["message"]
+        assert f"leave {option} out" in said["fix"]
     assert await refused("--from", "2026-02-01", "--to", "2026-01-01", code=2) == "usage"
+
+
+async def test_what_was_given_is_told_from_what_was_bought(stack: Stack, database_url: str) -> None:
+    commands = Commands(stack, database_url)
+    await commands.json("credits", "grant", "user:ada", "300")
+    await commands.json("credits", "tier", "user:eve", "starter")
+    purchases = {
+        line["reason"]: line["balance"]
+        for line in (await commands.json("credits", "statement"))["changes"]
+        if line["kind"] == "purchase"
+    }
+    assert purchases == {None: 300, "tier_change": 20}
+
+
+async def test_a_period_that_is_over_is_compared_with_nothing(
+    ledger: Ledger, stack: Stack, database_url: str
+) -> None:
+    await ledger.set_balance("org:acme", 10)
+    now = await ledger.store.pool.fetchval("SELECT now()")
+    found = await Commands(stack, database_url).json(
+        "credits", "statement", "--to", now.isoformat()
+    )
+    assert (found["adds_up"], found["closing"]["balance"]) == (None, 10)
+
+
+async def test_what_has_expired_is_gone_though_nobody_has_swept(
+    ledger: Ledger, stack: Stack, database_url: str
+) -> None:
+    soon = timedelta(milliseconds=300)
+    pool = ledger.store.pool
+    await acts.grant(
+        ledger.store, "user:ada", "bonus", 5 * CREDIT, actor="test", key="g", expires_in=soon
+    )
+    while not await pool.fetchval("SELECT now() > max(expires_at) FROM grants"):
+        await asyncio.sleep(0.05)
+    found = await Commands(stack, database_url).json("credits", "statement", "user:ada")
+    assert found["closing"]["balance"] == 0
+    assert [line["kind"] for line in found["changes"]] == ["bonus", "expiry"]

@@ -120,7 +120,7 @@ def _foreign(error: Exception, protocol: str) -> str | None:
         return f"does not agree with us about TLS: {why}"
     if _hung_up(error):
         wants = ", or it wants the certificate of a client" if protocol.endswith("SSL") else ""
-        return f"ends the connection: it may not speak {protocol} at this port{wants}"
+        return f"ends the connection: it may not speak {protocol} at this port{wants}, or it is still starting"
     return None
 
 

@@ -17,7 +17,7 @@ from faregate.ledger.acts_accounts import (
 from faregate.ledger.acts_calls import Call, Charge, Coverage, check, coverage, deduct
 from faregate.ledger.acts_orgs import allocate, reclaim, set_member, set_policy
 from faregate.ledger.acts_refunds import refund
-from faregate.ledger.acts_sending import CLI, Done
+from faregate.ledger.acts_sending import CLI, Done, was_done
 
 __all__ = [
     "CLI",
@@ -40,4 +40,5 @@ __all__ = [
     "set_quota",
     "set_tier",
     "unlock",
+    "was_done",
 ]

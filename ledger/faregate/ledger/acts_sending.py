@@ -114,6 +114,12 @@ async def _done(store: Store, row: asyncpg.Record, *, repeated: bool) -> Done:
     )  # fmt: skip
 
 
+async def was_done(store: Store, via: str, key: str) -> bool:
+    """Tell whether an act of this key has been done: it was allowed then, whatever is since."""
+    event_key = UUID(store.keys.event(via, key))
+    return await store.pool.fetchrow(READING["outcome_of_key"], event_key) is not None
+
+
 def account_named(subject: str, *kinds: str) -> str:
     """Check that `subject` names an account of these kinds. Raises Rejected `unknown_subject`.
 

@@ -327,7 +327,7 @@ WHERE ($1::bigint IS NULL OR e.account_id = $1)
 -- name: statement
 -- $1 account or NULL for all that have credits (allocations are limits on an org's), $2 and $3 times
 -- or NULL: what entries before $3 came to, those before $2 apart.
-SELECT e.kind, CASE WHEN e.kind IN ('bonus', 'adjustment') THEN e.reason END AS reason,
+SELECT e.kind, CASE WHEN e.kind IN ('purchase', 'bonus', 'adjustment') THEN e.reason END AS reason,
        coalesce(e.at < $2::timestamptz, false) AS earlier, count(*) AS entries,
        sum(e.amount)::bigint AS balance, sum(e.held_delta)::bigint AS held,
        sum(e.debt_delta)::bigint AS debt

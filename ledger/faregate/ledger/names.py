@@ -12,6 +12,7 @@ from faregate.ledger.queries import SQL
 
 _CACHE_LIMIT = 200_000
 _ERASED = "erased:"
+_KINDS = ("org", "user")
 
 
 def erased(account_id: int) -> str:
@@ -22,6 +23,12 @@ def erased(account_id: int) -> str:
 def bare_id(subject: str) -> str:
     """Give the id in a subject: `user:42` is 42; an erased one stays `erased:7`, nobody's id."""
     return subject if subject.startswith(_ERASED) else subject.partition(":")[2]
+
+
+def meant_subject(subject: str) -> str | None:
+    """Give what was probably meant where a name has its kind twice, as `org:org:acme` has."""
+    kind, _, name = subject.partition(":")
+    return name if kind in _KINDS and name.partition(":")[0] in _KINDS else None
 
 
 def member(org_id: int, user_id: int) -> str:

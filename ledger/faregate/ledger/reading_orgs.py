@@ -30,6 +30,12 @@ async def members(store: Store, org: str, user: str | None = None) -> list[Value
     return [_member(row) for row in await _rows(store, org, user)]
 
 
+async def roles(store: Store, org: str) -> dict[str, str]:
+    """Give the role of each user who is a member now: nobody who was erased, or removed."""
+    found = {r["user_subject"]: stored.plan_of(r["plan"]).role for r in await _rows(store, org)}
+    return {bare_id(s): role for s, role in found.items() if s and role in ("admin", "member")}
+
+
 async def _rows(store: Store, org: str, user: str | None = None) -> list[asyncpg.Record]:
     org_id, user_id = await store.names.find(org), await store.names.find(user) if user else None
     if org_id is None or (user and user_id is None):

@@ -33,7 +33,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What the entries of one kind changed; `reason` tells bonuses and adjustments apart."""
+    """What the entries of one kind changed; `reason` tells what was bought from what was given."""
 
     kind: str
     reason: str | None
@@ -60,9 +60,9 @@ class Statement:
         return sum((line.change for line in self.lines), self.opening)
 
     @property
-    def adds_up(self) -> bool:
-        """Whether the accounts say what their entries come to."""
-        return self.now in (None, self.closing)
+    def adds_up(self) -> bool | None:
+        """Whether the accounts say what their entries come to; None where that is not asked."""
+        return None if self.now is None else self.now == self.closing
 
 
 async def statement(

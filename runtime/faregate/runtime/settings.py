@@ -255,12 +255,12 @@ def origins() -> dict[str, str]:
             found.update(dict.fromkeys(tomllib.loads(Path(file).read_text()), f"file {file}"))
         except (ValueError, OSError):  # `load` says what is wrong with it
             found = {}
-    names = {name.upper() for name in os.environ}
+    given = {name.upper(): value for name, value in os.environ.items()}
     for field in Settings.model_fields:
         variable = PREFIX + field.upper()
-        if f"{variable}_FILE" in names:
+        if f"{variable}_FILE" in given:
             found[field] = f"environment {variable}_FILE"
-        if variable in names:
+        if variable in given and (given[variable] or f"{variable}_FILE" not in given):
             found[field] = f"environment {variable}"
     return found
 
@@ -315,7 +315,7 @@ def _secrets_from_files() -> None:
     """Let `…_FILE` name a file that holds a secret."""
     for name in ("FAREGATE_DATABASE", *(PREFIX + secret.upper() for secret in SECRETS)):
         path = os.environ.get(f"{name}_FILE")
-        if path and name not in os.environ:
+        if path and not os.environ.get(name):
             try:
                 os.environ[name] = Path(path).read_text().strip()
             except OSError as error:

@@ -221,3 +221,18 @@ async def test_every_act_is_in_the_audit_log_also_a_refused_one(here: Town) -> N
     assert after["entries"][0]["id"] < page["entries"][0]["id"]
     half = await admin.get("/v1/admin/audit?subject_type=user")
     assert half.problem == (400, "validation_failed")
+
+
+async def test_no_account_is_made_whose_name_has_its_kind_twice(here: Town) -> None:
+    admin = await here.admin()
+    for path, body, field in (
+        ("/v1/admin/grants", {"subject_type": "user", "credits": 5}, "subject_id"),
+        ("/v1/admin/credits/set", {"subject_type": "user", "balance": 5}, "subject_id"),
+        ("/v1/admin/tiers", {"subject_type": "user", "tier": "starter"}, "subject_id"),
+        ("/api/credits/allocate", {"credits": 5}, "userId"),
+    ):
+        refused = await admin.post(path, {**body, field: "user:ada"})
+        assert refused.problem == (400, "validation_failed"), path
+        assert refused["errors"][0]["field"] == field
+        assert "send the id alone" in refused["detail"]
+    assert await here.store.names.find("user:user:ada") is None

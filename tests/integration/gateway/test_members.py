@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from unittest.mock import patch
+
+import asyncpg
 import pytest
 from tests.integration.gateway.calling import Person, Town
 
+from faregate.ledger import acts, reading_orgs
+from faregate.ledger.database import Unavailable
+from faregate.ledger.erase import erase
 from faregate.ledger.verify import verify
 
 pytestmark = pytest.mark.stack
@@ -79,6 +86,54 @@ async def test_the_only_admin_of_an_org_stays(here: Town) -> None:
     await boss.post(f"/api/v1/org/{org}/invite", {"email": mate.email, "role": "admin"})
     assert (await boss.call("DELETE", place(org, boss))).status == 204
     assert (await mate.get(f"/api/v1/org/{org}"))["role"] == "admin"
+
+
+async def test_of_admins_who_leave_at_once_one_stays(here: Town) -> None:
+    boss = await here.person()
+    org = await here.org(boss)
+    mate = await here.member(boss, org)
+    await boss.post(f"/api/v1/org/{org}/invite", {"email": mate.email, "role": "admin"})
+    left = await asyncio.gather(*(p.call("DELETE", place(org, p)) for p in (boss, mate)))
+    assert sorted(reply.status for reply in left) == [204, 409]
+    roles = await reading_orgs.roles(here.store, f"org:{org}")
+    assert list(roles.values()).count("admin") == 1
+
+
+async def test_who_was_erased_is_no_admin_that_is_left(
+    here: Town, owner: asyncpg.Connection
+) -> None:
+    boss = await here.person()
+    org = await here.org(boss)
+    mate = await here.member(boss, org)
+    await boss.post(f"/api/v1/org/{org}/invite", {"email": mate.email, "role": "admin"})
+    gone = await erase(owner, here.store.keys, f"user:{mate.user_id}", by="test", force=True)
+    assert (await boss.call("DELETE", place(org, boss))).problem == (409, "conflict")
+    before = await here.store.pool.fetchval("SELECT count(*) FROM accounts")
+    nobody = Person(here.http, user_id=str(gone.account))
+    assert (await boss.call("DELETE", place(org, nobody))).problem == (404, "not_found")
+    assert await here.store.pool.fetchval("SELECT count(*) FROM accounts") == before
+
+
+async def test_a_removal_that_was_not_done_is_no_right_to_do_it(here: Town) -> None:
+    """Its key is kept before it is done; who repeats it later must still be allowed to."""
+    boss = await here.person()
+    org = await here.org(boss)
+    mate, other = await here.member(boss, org), await here.member(boss, org)
+    with patch.object(acts, "set_member", side_effect=Unavailable("away")):
+        failed = await mate.call("DELETE", place(org, mate), key="bye")
+        assert failed.problem == (503, "check_unavailable")
+    await boss.post(f"/api/v1/org/{org}/invite", {"email": mate.email, "role": "admin"})
+    with patch.object(acts, "set_member", side_effect=Unavailable("away")):
+        assert (await mate.call("DELETE", place(org, other), key="out")).status == 503
+    await acts.set_member(
+        here.store, f"org:{org}", f"user:{mate.user_id}", "member", actor="test", key="demoted"
+    )
+    refused = await mate.call("DELETE", place(org, other), key="out")
+    assert refused.problem == (403, "forbidden")
+    for _ in range(2):
+        assert (await mate.call("DELETE", place(org, mate), key="bye")).status == 204
+    refused = await mate.call("DELETE", place(org, other), key="bye")
+    assert refused.problem == (409, "idempotency_conflict")
 
 
 async def test_an_org_that_is_not_there_is_not_found_by_those_who_may_see_all(here: Town) -> None:

@@ -370,7 +370,7 @@ async def test_a_stranger_cannot_call_for_the_victims_org(
     watch = await Guard.of(owner, whom)
     for route in for_an_org():
         for org in (whom.org, f"org:{whom.org}", NOBODY_ID, "", f"user:{whom.person.user_id}"):
-            key = f"{KEY} for {org}"
+            key = f"{KEY} {org}."
             reply = await called(eve, route, whom, key=key, headers={"X-Faregate-Org": org})
             if route == "POST /api/v1/holds/batch":  # of the victim's holds: no org is asked for
                 assert {r["reason"] for r in reply["results"]} == {"unknown_hold"}

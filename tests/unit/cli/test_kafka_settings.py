@@ -75,7 +75,7 @@ def test_a_login_from_files_that_nobody_is_shown(
     monkeypatch.setenv("FAREGATE_CONFIG", str(tmp_path / "f.toml"))
     monkeypatch.setenv("FAREGATE_KAFKA_SASL_PASSWORD", "")  # undone afterwards
     monkeypatch.delenv("FAREGATE_KAFKA_SASL_PASSWORD")
-    _set(monkeypatch, SASL_PASSWORD_FILE=tmp_path / "secret")
+    _set(monkeypatch, SASL_PASSWORD="", SASL_PASSWORD_FILE=tmp_path / "secret")
     assert run_cli(["settings", "--json"]) == 0
     shown = capsys.readouterr().out
     rows = {row["name"]: row for row in json.loads(shown)}

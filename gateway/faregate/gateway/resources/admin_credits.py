@@ -31,6 +31,8 @@ from faregate.gateway.resources.balance import Allocation, allocation
 from faregate.gateway.resources.orgs import OrgId
 from faregate.ledger import acts, reading
 from faregate.ledger.core import Rejected
+from faregate.ledger.names import meant_subject
+from faregate.ledger.store import Store
 
 router = APIRouter(route_class=GuardedRoute, tags=["Admin"])
 
@@ -166,10 +168,11 @@ async def act(work: Awaitable[acts.Done]) -> acts.Done:
 async def set_balance(request: Request, caller: Admin, key: Key, body: Target) -> Account:
     """Leave this balance and no debt; refused below what is held."""
     store, name = gateway_of(request).store, key.of(caller.user_id)
+    subject = await _meant(store, body.subject)
     await act(
-        acts.set_balance(store, body.subject, body.balance, actor=caller.user_id, key=name, via=VIA)
+        acts.set_balance(store, subject, body.balance, actor=caller.user_id, key=name, via=VIA)
     )
-    return Account(**await _account(store, body.subject))
+    return Account(**await _account(store, subject))
 
 
 @router.post("/v1/admin/grants", status_code=201, responses=_ERRORS)
@@ -179,7 +182,7 @@ async def grant(request: Request, caller: Admin, key: Key, body: NewGrant) -> Gr
     done = await act(
         acts.grant(
             store,
-            body.subject,
+            await _meant(store, body.subject),
             body.kind,
             body.credits,
             actor=caller.user_id,
@@ -225,7 +228,8 @@ async def allocate(request: Request, caller: Admin, key: Key, body: OldAllocatio
     """Give a user credits; makes their account when there is none."""
     if body.expiresAt is not None and body.expiryDays is not None:
         raise invalid("expiryDays", "send either expiresAt or expiryDays")
-    store, subject = gateway_of(request).store, f"user:{body.userId}"
+    store = gateway_of(request).store
+    subject = await _meant(store, f"user:{body.userId}", "userId")
     done = await act(
         acts.grant(
             store,
@@ -278,10 +282,11 @@ async def refund(request: Request, caller: Admin, key: Key, body: NewRefund) -> 
 @router.post("/v1/admin/tiers", responses=_ERRORS)
 async def set_tier(request: Request, caller: Admin, key: Key, body: NewTier) -> TierChanged:
     """Put an account on a tier."""
+    store = gateway_of(request).store
     done = await act(
         acts.set_tier(
-            gateway_of(request).store,
-            body.subject,
+            store,
+            await _meant(store, body.subject),
             body.tier,
             actor=caller.user_id,
             key=key.of(caller.user_id),
@@ -315,6 +320,17 @@ async def policy(request: Request, caller: Admin, org_id: OrgId) -> OrgPolicy:  
     """Read how an org's credits may be spent."""
     found = await reading.account(gateway_of(request).store, f"org:{org_id}")
     return OrgPolicy(org_id=org_id, policy=found["policy"])
+
+
+async def _meant(store: Store, subject: str, field: str = "subject_id") -> str:
+    """Give the account that an act may make, unless its name has its kind twice.
+
+    One that events have made is in reach. Raises Problem `validation_failed`.
+    """
+    name = meant_subject(subject)
+    if name is not None and await store.names.find(subject) is None:
+        raise invalid(field, f"send the id alone: {subject} would be another account than {name}")
+    return subject
 
 
 async def _account(store: Any, subject: str) -> dict[str, Any]:

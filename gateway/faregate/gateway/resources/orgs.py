@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
+import asyncpg
 from fastapi import APIRouter, Path, Request, Response
 
 from faregate.gateway.answers import rejection
@@ -17,6 +20,9 @@ from faregate.ledger import acts, once, reading_orgs
 from faregate.ledger.core import Rejected
 
 router = APIRouter(route_class=GuardedRoute, tags=["Organizations"])
+
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('faregate.members ' || $1, 0))"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('faregate.members ' || $1, 0))"
 
 OrgId = Annotated[Id, Path(description="The org's id.")]
 UserId = Annotated[Id, Path(description="The user's id.")]
@@ -146,28 +152,46 @@ async def remove(
 ) -> Response:
     """Leave an org, or as its admin remove a member: what is free of their allocation goes back.
 
-    What they hold still settles. The only admin of an org stays.
+    What they hold still settles. The only admin of an org cannot leave it.
     """
     gateway = gateway_of(request)
     call = key.call(gateway.store.keys, caller.user_id, {"org_id": org_id, "user_id": user_id})
-    if await once.found(gateway.store.pool, call) is None:
-        await _require_removable(gateway, caller, org_id, user_id)
-        async with gateway.store.pool.acquire() as connection, connection.transaction():
+    named = f"{key.of(caller.user_id)} {org_id}"
+    async with _one_at_a_time(gateway, org_id) as connection:
+        if not await acts.was_done(gateway.store, VIA, named):
+            await _require_removable(gateway, caller, org_id, user_id)
+        async with connection.transaction():
             if await once.answered(connection, call) is None:
                 await once.remember(connection, call, {})
-    try:
-        await acts.set_member(
-            gateway.store,
-            f"org:{org_id}",
-            f"user:{user_id}",
-            "removed",
-            actor=caller.user_id,
-            key=f"{key.of(caller.user_id)} {org_id}",
-            via=VIA,
-        )
-    except Rejected as error:
-        raise rejection(error) from None
+        try:
+            await acts.set_member(
+                gateway.store,
+                f"org:{org_id}",
+                f"user:{user_id}",
+                "removed",
+                actor=caller.user_id,
+                key=named,
+                via=VIA,
+            )
+        except Rejected as error:
+            raise rejection(error) from None
     return Response(status_code=204)
+
+
+@asynccontextmanager
+async def _one_at_a_time(gateway: Gateway, org_id: str) -> AsyncIterator[asyncpg.Connection]:
+    """Let nobody else remove members of an org: two admins who leave at once would leave none.
+
+    Raises Problem `conflict` where somebody does.
+    """
+    async with gateway.store.pool.acquire() as connection:
+        if not await connection.fetchval(_TRY_LOCK, org_id):
+            detail = "Somebody else is removing a member of this organization just now."
+            raise Problem("conflict", detail, helps="Try again in a moment.")
+        try:
+            yield connection
+        finally:
+            await connection.execute(_UNLOCK, org_id)
 
 
 async def _require_removable(gateway: Gateway, caller: Caller, org_id: str, user_id: str) -> None:
@@ -177,8 +201,7 @@ async def _require_removable(gateway: Gateway, caller: Caller, org_id: str, user
     """
     is_self = user_id == caller.user_id
     await require_role(gateway, caller, org_id, admin=not is_self)
-    members = await reading_orgs.members(gateway.store, f"org:{org_id}")
-    roles = {m["user_id"]: m["role"] for m in members if m["role"] != "removed"}
+    roles = await reading_orgs.roles(gateway.store, f"org:{org_id}")
     if user_id not in roles:
         detail = "This user is not a member of the organization."
         raise Problem("not_found", detail, helps="Read who is one with GET /api/v1/org/{org_id}.")

@@ -21,6 +21,7 @@ from rich.console import Console
 from faregate.events.amounts import parse_credits
 from faregate.events.fields import ID_RULE, is_id, parse_time
 from faregate.ledger.database import make_pool
+from faregate.ledger.names import meant_subject
 from faregate.ledger.queries import SQL
 from faregate.ledger.store import Store, open_store
 from faregate.runtime import servers
@@ -93,12 +94,6 @@ def subject_argument(text: str) -> str:
     return text
 
 
-def meant_subject(subject: str) -> str | None:
-    """Give what was probably meant where a name has its kind twice, as `org:org:acme` has."""
-    kind, _, name = subject.partition(":")
-    return name if kind in _KINDS and name.partition(":")[0] in _KINDS else None
-
-
 async def _require_meant(store: Store, subject: str) -> None:
     """Refuse to make an account whose name has its kind twice; one that events made is there."""
     name = meant_subject(subject)
@@ -126,11 +121,12 @@ def period_argument(start: str | None, end: str | None) -> tuple[datetime | None
     return since, until
 
 
-async def over(store: Store, at: datetime | None) -> datetime | None:
-    """Give the time of --at back, unless it is still to come by the database's clock."""
+async def over(store: Store, at: datetime | None, option: str = "--at") -> datetime | None:
+    """Give the time of an option back, unless it is still to come by the database's clock."""
     if at is not None and at > await store.pool.fetchval(SQL["now"]):
-        message = f"--at {at.isoformat()} is still to come: nobody knows what will be there then"
-        raise BadUsage(message, "give a time that is over, or leave --at out for what is there now")
+        said = f"{option} {at.isoformat()}"
+        fix = f"give a time that is over, or leave {option} out for what is there now"
+        raise BadUsage(f"{said} is still to come: nobody knows what will be there then", fix)
     return at
 
 
@@ -181,7 +177,6 @@ __all__ = [
     "examples",
     "ledger",
     "meant",
-    "meant_subject",
     "moment",
     "new_app",
     "out",

@@ -9,6 +9,7 @@ import typer
 
 from faregate.ledger import reading
 from faregate.ledger.acts import grant, set_balance
+from faregate.ledger.names import meant_subject
 from faregate.runtime.cli.acting import KeyOption, me, new_key
 from faregate.runtime.cli.base import (
     BadUsage,
@@ -18,7 +19,6 @@ from faregate.runtime.cli.base import (
     examples,
     ledger,
     meant,
-    meant_subject,
     moment,
     new_app,
     out,

@@ -141,7 +141,9 @@ async def _revoke(subject: str, grant: int, reason: str | None, key: str, *, as_
 
 def _render_revoked(v: dict[str, Any]) -> None:
     amount = counted(v["revoked_credits"], "credit")
-    out.print(f"{amount} of grant {v['grant']} went from {v['account']}.", markup=False)
+    before = "This was done before: " if v["repeated"] else ""
+    said = f"{before}{amount} of grant {v['grant']} went from {v['account']}."
+    out.print(said, markup=False)
     if v["grant_held"]:
         out.print(f"{plain(v['grant_held'])} of it are held still: revoke again once released.")
     out.print(f"{v['account']} has {plain(v['available'])} available.", markup=False)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from faregate.events.amounts import to_credits
+from faregate.events.amounts import format_credits, to_credits
+from faregate.ledger.reading import current
 from faregate.ledger.statement import Figures, Statement
 from faregate.ledger.statement import statement as state
 from faregate.runtime.cli.base import (
@@ -68,8 +69,11 @@ async def _statement(
     subject: str | None, start: datetime | None, end: datetime | None, *, as_json: bool
 ) -> None:
     async with ledger("statement") as (store, _):
-        await over(store, start)
+        await over(store, start, "--from")
+        await over(store, end, "--to")
         number = None if subject is None else await account_number(store, subject)
+        if subject is not None and end is None and await store.names.find(subject) is not None:
+            await current(store, subject)
         found = await state(store.pool, number, start, end)
     value = {
         "account": subject,
@@ -85,7 +89,7 @@ async def _statement(
         "adds_up": found.adds_up,
     }
     show(value, as_json=as_json, render=lambda: _render(value))
-    if not found.adds_up:
+    if found.adds_up is False:
         _complain(found)
         raise typer.Exit(NO)
 
@@ -112,7 +116,10 @@ def _render(value: Value) -> None:
 def _complain(found: Statement) -> None:
     said, made = found.now or Figures(), found.closing
     for name in _FIGURES:
-        one, other = to_credits(getattr(said, name)), to_credits(getattr(made, name))
+        one, other = getattr(said, name), getattr(made, name)
         if one != other:
-            text = f"the accounts say {name} {plain(one)}, their entries come to {plain(other)}"
+            text = (
+                f"the accounts say {name} {format_credits(one)}, "
+                f"their entries come to {format_credits(other)}"
+            )
             err.print(f"{text}: run faregate verify", markup=False)
