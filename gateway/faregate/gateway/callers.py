@@ -50,28 +50,18 @@ class Caller:
 class Payer:
     """Who calls, and the org that the call is for: subjects, as the ledger has them.
 
-    `named` is who the call said is to pay: an org, or themselves; None where it did not say.
-    `orgs` are those that the caller belongs to or once did. `refused`: why the call may not be made,
-    so that it can only be the repeat of one that was. `has_left`: the caller is not in `org` now.
+    `ways` are who this call says is to pay (an org, or themselves; None where it does not say), and
+    who else it may have said when it was made first: whoever names nobody is the same caller after
+    they have joined or left an org, and what they did not say before they can still say.
+    `refused`: why the call may not be made, so that it can only be the repeat of one that was.
+    `has_left`: the caller is not in `org` now.
     """
 
     caller: Caller
     org: str | None
-    named: str | None = None
-    orgs: Sequence[str] = ()
+    ways: Sequence[str | None] = (None,)
     refused: Problem | None = None
     has_left: bool = False
-
-    @property
-    def ways(self) -> Sequence[str | None]:
-        """Give how this call may have said who pays when it was made first; what it says now leads.
-
-        Whoever does not say so is the same caller after they have joined or left an org: they may
-        have named any payer of theirs, and what they did not say before they can still say.
-        """
-        if self.named is not None:
-            return self.named, None
-        return None, *self.orgs, self.user
 
     def refuse(self, answered: object) -> None:
         """Raise the Problem that stands in the way, if the call turned out to be no repeat."""
@@ -142,20 +132,21 @@ async def payer_of(request: Request, caller: Caller) -> Payer:
     """
     named = request.headers.get(_ORG_HEADER)
     if named == caller.user:
-        return Payer(caller, None, named)
+        return Payer(caller, None, (named, None))
     ever = await gateway_of(request).memberships.ever(caller.user_id)
     orgs = [f"org:{org}" for org, role in ever.items() if role != REMOVED]
     if named is not None:
         named = f"org:{named.removeprefix('org:')}"
         if named in orgs:
-            return Payer(caller, named, named)
+            return Payer(caller, named, (named, None))
         problem = Problem("not_a_member", "You are not a member of the org in X-Faregate-Org.")
-        return Payer(caller, None, named, refused=problem)
-    known = [f"org:{org}" for org in ever]
+        return Payer(caller, None, (named, None), problem)
+    can_repeat = _KEY_HEADER in request.headers
+    ways = (None, *(f"org:{org}" for org in ever), caller.user) if can_repeat else (None,)
     if len(orgs) > 1:
         problem = Problem("org_ambiguous", "You belong to several organizations.")
-        return Payer(caller, None, None, known, problem)
-    return Payer(caller, orgs[0] if orgs else None, None, known)
+        return Payer(caller, None, ways, problem)
+    return Payer(caller, orgs[0] if orgs else None, ways)
 
 
 class PayerRule(Rule):
