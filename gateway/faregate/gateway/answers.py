@@ -39,6 +39,8 @@ def rejection(error: Rejected) -> Problem:
     reason = OF_REJECTION.get(error.code)
     if reason is None:
         reason = "validation_failed" if error.code.startswith("invalid_") else "conflict"
+    if reason == "unknown_hold":  # somebody else's, or none: it says the same
+        return Problem(reason, code=reason)
     return Problem(reason, _sentence(error.message), code=error.code)
 
 

@@ -95,6 +95,20 @@ async def test_a_wrong_grant_is_taken_back(here: Town) -> None:
     assert (await ada.post("/v1/admin/grants/revoke", body)).problem == (403, "forbidden")
 
 
+async def test_what_is_held_of_a_wrong_grant_is_taken_back_once_it_is_free(here: Town) -> None:
+    admin, ada = await here.admin(), await here.rich(100)
+    wrong = await admin.post(
+        "/v1/admin/grants", subject("user", ada.user_id, credits=50, priority=1)
+    )
+    hold = (await ada.post("/api/v1/holds", {"credits": 20}))["hold_id"]
+    body = subject("user", ada.user_id, grant_number=wrong["grant_number"])
+    first = await admin.post("/v1/admin/grants/revoke", body)
+    assert (first["credits"], first["grant_held"], first["balance"]) == (30, 20, 120)
+    await ada.post(f"/api/v1/holds/{hold}/release")
+    rest = await admin.post("/v1/admin/grants/revoke", body)
+    assert (rest["credits"], rest["grant_held"], rest["balance"]) == (20, 0, 100)
+
+
 async def test_a_charge_is_refunded_once(here: Town) -> None:
     admin, ada = await here.admin(), await here.rich(100)
     charged = await ada.post("/api/v1/credits/deduct", {"credits": 30, "reference": "r"})

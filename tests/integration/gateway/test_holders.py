@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.integration.gateway.calling import Person, Reply, Town
@@ -95,4 +96,6 @@ async def test_who_is_in_two_orgs_need_not_say_whose_hold_it_is(here: Town, toge
     assert (done["credits"], done["payer"]) == (20, f"org:{org}")
     eve = await here.member(boss, org, 100)
     refused = await act(eve, together, "settle", await held(mate, 1, org=org), credits=1)
+    unknown = await act(eve, together, "settle", str(uuid4()), credits=1)
+    assert refused == unknown
     assert refused["type"] == "urn:faregate:problem:unknown_hold"

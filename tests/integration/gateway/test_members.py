@@ -60,6 +60,16 @@ async def test_who_leaves_an_org_gives_back_what_is_free_and_settles_what_is_hel
     assert (await verify(here.store.pool)).ok
 
 
+async def test_what_was_used_of_an_org_stays_in_ones_history(here: Town) -> None:
+    boss = await here.person()
+    org = await here.org(boss, 500)
+    mate = await here.member(boss, org, 100)
+    assert (await mate.post(DEDUCT, {"credits": 7, "reference": "r"}))["payer"] == f"org:{org}"
+    for _ in range(2):
+        assert (await mate.get("/api/v1/usage/current"))["credits_used"] == 7
+        await boss.call("DELETE", place(org, mate))
+
+
 async def test_an_admin_removes_members_and_a_member_nobody_else(here: Town) -> None:
     boss, eve = await here.person(), await here.person()
     org = await here.org(boss, 500)

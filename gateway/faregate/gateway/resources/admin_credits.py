@@ -93,10 +93,14 @@ class Revocation(Subject):
 
 
 class Revoked(Account):
-    """The account after a grant was taken back; `credits` is what was left of it."""
+    """The account after a grant was taken back; `credits` is what was left of it.
+
+    `grant_held` is what running pipelines hold of it: revoke it again once that is released.
+    """
 
     credits: Number
     grant_number: int
+    grant_held: Number
 
 
 class OldAllocation(Body):
@@ -216,10 +220,12 @@ async def revoke(request: Request, caller: Admin, key: Key, body: Revocation) ->
             reason=body.reason,
         )
     )
+    grants = await reading.grants(store, body.subject)
     return Revoked(
         **await _account(store, body.subject),
         credits=to_credits(done.body["amount"]),
         grant_number=body.grant_number,
+        grant_held=next(g["held"] for g in grants if g["number"] == body.grant_number),
     )
 
 

@@ -111,8 +111,8 @@ def _period(begin: datetime, calls: int, limit: int | None, used: float) -> Peri
 async def _credits(
     gateway: Gateway, caller: Caller, since: datetime | None, until: datetime | None
 ) -> float:
-    """Sum up what the caller's usage was charged to their own account and their orgs'."""
-    orgs = await gateway.memberships.of(caller.user_id)
+    """Sum up what the caller's usage was charged to them and to orgs that they are or were in."""
+    orgs = await gateway.memberships.ever(caller.user_id)
     micro = 0
     for subject in (caller.user, *(f"org:{org}" for org in orgs)):
         found = await reading_orgs.usage(gateway.store, subject, ("member",), since, until)
